@@ -1,0 +1,114 @@
+package broadway
+
+import (
+	"context"
+	"math"
+	"time"
+)
+
+// Action is what becomes of a message that failed for good.
+type Action uint8
+
+const (
+	// ActionNone is no choice; sources with a broker refuse it.
+	ActionNone Action = iota
+	// ActionDeadLetter publishes the message to FailurePolicy.DeadLetter and
+	// settles it after the publishing is confirmed.
+	ActionDeadLetter
+	// ActionDrop settles the message as done, counted and logged.
+	ActionDrop
+	// ActionReject rejects the message without requeueing: the broker's own
+	// dead-lettering, if any, applies.
+	ActionReject
+	// ActionRequeue gives the message back to be delivered again.
+	ActionRequeue
+	// ActionRequeueOnce requeues a message that was never delivered before and
+	// rejects it otherwise.
+	ActionRequeueOnce
+	// ActionStopPartition leaves the message unsettled and stops its partition.
+	ActionStopPartition
+	// ActionStopPipeline leaves the message unsettled and stops the pipeline;
+	// Run returns its error.
+	ActionStopPipeline
+)
+
+// String is the action's name in pipeline files, such as "dead_letter".
+func (a Action) String() string {
+	names := [...]string{"none", "dead_letter", "drop", "reject", "requeue", "requeue_once", "stop_partition", "stop_pipeline"}
+	if int(a) < len(names) {
+		return names[a]
+	}
+	return "unknown"
+}
+
+// Actions is a set of actions.
+type Actions uint16
+
+// ActionSet makes a set.
+func ActionSet(actions ...Action) Actions {
+	var s Actions
+	for _, a := range actions {
+		s |= 1 << a
+	}
+	return s
+}
+
+// Has says whether a is in the set.
+func (s Actions) Has(a Action) bool { return s&(1<<a) != 0 }
+
+// Backoff is the wait between attempts: Initial * Factor^(attempt-1), at most
+// Max, spread by ±Jitter.
+type Backoff struct {
+	// Initial is the wait before the second attempt. Default 100 ms.
+	Initial time.Duration
+	// Max bounds each wait. Default 10 s.
+	Max time.Duration
+	// Factor multiplies from attempt to attempt, at least 1. Default 2.
+	Factor float64
+	// Jitter is the part by which a wait is spread to both sides, 0 to 1.
+	// Default 0.2; -1 means none.
+	Jitter float64
+}
+
+// Delay is the wait after the given attempt (from 1), spread by random, which
+// lies in [0, 1).
+func (b Backoff) Delay(attempt int, random float64) time.Duration {
+	d := float64(b.Initial) * math.Pow(b.Factor, float64(attempt-1))
+	d = min(d, float64(b.Max))
+	if b.Jitter > 0 {
+		d *= 1 + b.Jitter*(2*random-1)
+	}
+	return time.Duration(min(d, float64(b.Max)))
+}
+
+// total is the longest that all waits of a policy with n attempts can take.
+func (b Backoff) total(n int) time.Duration {
+	var sum time.Duration
+	for attempt := 1; attempt < n; attempt++ {
+		sum += b.Delay(attempt, 1)
+	}
+	return sum
+}
+
+// DeadLetterer publishes failed messages elsewhere and returns once that is
+// confirmed. See acknowledgers.DeadLetters.
+type DeadLetterer interface {
+	// DeadLetter returns nil when every message is confirmed, a *BatchError
+	// naming those that are not, or another error when none is. What is not
+	// confirmed stays unsettled and is tried again with backoff.
+	DeadLetter(ctx context.Context, messages []*Message) error
+}
+
+// FailurePolicy says what happens when a handler or a reporter fails a message.
+type FailurePolicy struct {
+	// MaxAttempts is how often one stage handles a message, the first time
+	// included. Default 3. Reject errors are not retried.
+	MaxAttempts int
+	// Backoff is the wait between attempts. It occupies no worker.
+	Backoff Backoff
+	// Action is taken after the last attempt. Sources with a broker require a
+	// choice; for others the default is ActionDrop.
+	Action Action
+	// DeadLetter is required with ActionDeadLetter.
+	DeadLetter DeadLetterer
+}

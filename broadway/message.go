@@ -1,0 +1,158 @@
+package broadway
+
+import (
+	"fmt"
+	"sync/atomic"
+)
+
+// BatchMode says whether a message may wait for its batch to fill.
+type BatchMode uint8
+
+const (
+	// Bulk lets the message wait until its batch closes by size, bytes, age or
+	// policy. It is the default.
+	Bulk BatchMode = iota
+	// Flush closes the batch with this message in it, at once.
+	Flush
+)
+
+// Header is one header of a message or record. A nil Value is not an empty one.
+type Header struct {
+	Key   string
+	Value []byte
+}
+
+// Identifier is an optional interface of source metadata: the stable id of a
+// message at its source, such as "topic/partition/offset".
+type Identifier interface{ MessageID() string }
+
+// Enveloped is an optional interface of source metadata: what a copy of the
+// message (a dead letter, a replay) must carry besides the payload.
+type Enveloped interface {
+	// MessageOrigin names where the message came from: a topic or a queue.
+	MessageOrigin() string
+	// MessageKey is the key, nil when there is none.
+	MessageKey() []byte
+	// MessageHeaders are the headers, in their order at the source.
+	MessageHeaders() []Header
+}
+
+// Message is one unit of work. It is owned by whoever holds it: the producer
+// until Fetch returns it, then one handler at a time. Handlers may write the
+// exported fields; everything else belongs to the pipeline.
+//
+// A Message must not be copied, and must not be used after its handler (or its
+// batch's reporter) has returned.
+type Message struct {
+	// Payload is what the source delivered: read-only, and valid until the
+	// message is settled. Nil is not empty (a Kafka tombstone is nil).
+	Payload []byte
+	// Value is whatever handlers make of the payload. It survives a retry of a
+	// later stage.
+	Value any
+	// Metadata is the source's own, typed: *kafka.Metadata, *rabbitmq.Metadata.
+	Metadata any
+
+	// Batcher names the batcher that the message goes to after its processor,
+	// "" being DefaultBatcher. An unknown name fails the message.
+	Batcher string
+	// BatchKey groups messages within a batcher: a batch holds one key only.
+	BatchKey string
+	// BatchMode is Bulk or Flush.
+	BatchMode BatchMode
+
+	// Attempt counts handlings of the stage that is running, from 1. Attempts
+	// made before a crash count where the source can tell them.
+	Attempt int
+	// Redelivered says that the source delivered this message before.
+	Redelivered bool
+
+	ref   *AckRef
+	chunk *chunk
+	seq   int64
+	size  int64
+	lane  uint64
+	state atomic.Uint32
+	retry bool
+	stage retryStage
+
+	action Action
+	err    error
+	next   atomic.Pointer[Message]
+}
+
+// Init makes m the message of seq within ref, with payload. Producers call it
+// on the elements of a slab; NewMessage does so for a single message.
+//
+// seq is the position within ref that the acknowledger settles: a Kafka
+// offset, an AMQP delivery tag. It must not repeat within ref.
+func (m *Message) Init(ref *AckRef, seq int64, payload []byte) {
+	m.ref, m.seq, m.Payload = ref, seq, payload
+	m.size = int64(len(payload))
+	m.Attempt = 1
+}
+
+// NewMessage allocates and initialises one message; see [Message.Init].
+func NewMessage(ref *AckRef, seq int64, payload []byte) *Message {
+	m := new(Message)
+	m.Init(ref, seq, payload)
+	return m
+}
+
+// SetSize tells how many bytes the message weighs against MaxUnsettledBytes,
+// for sources whose key and headers count too. The default is len(Payload).
+func (m *Message) SetSize(bytes int64) { m.size = bytes }
+
+// Size is the weight of the message in bytes; see [Message.SetSize].
+func (m *Message) Size() int64 { return m.size }
+
+// Ref is what the message settles within.
+func (m *Message) Ref() *AckRef { return m.ref }
+
+// Seq is the position of the message within its Ref.
+func (m *Message) Seq() int64 { return m.seq }
+
+// Err is why the message failed: nil until it has. Acknowledgers and dead
+// letterers read it.
+func (m *Message) Err() error { return m.err }
+
+// Action is what the failure policy decided for a failed message. It is
+// meaningful in the failed list of [Acknowledger.Ack] and in a DeadLetterer.
+func (m *Message) Action() Action { return m.action }
+
+// ID is the stable id of the message at its source, where its metadata is an
+// [Identifier]; otherwise its position within this process.
+func (m *Message) ID() string {
+	if id, ok := m.Metadata.(Identifier); ok {
+		return id.MessageID()
+	}
+	return fmt.Sprintf("%p/%d", m.ref, m.seq)
+}
+
+// The states of a message. A message is settled by whoever moves it out of
+// stateOpen; a later settle is a counted no-op.
+const (
+	stateOpen uint32 = iota
+	stateSucceeded
+	stateFailed
+	stateDeadLettered
+	stateReleased
+)
+
+// settle moves m out of stateOpen and says whether this call did.
+func (m *Message) settle(state uint32) bool {
+	return m.state.CompareAndSwap(stateOpen, state)
+}
+
+// again is a fresh Message for the next attempt of m: the handler of an
+// abandoned attempt may still hold the old one.
+func (m *Message) again(attempt int) *Message {
+	n := &Message{
+		Payload: m.Payload, Value: m.Value, Metadata: m.Metadata,
+		Batcher: m.Batcher, BatchKey: m.BatchKey, BatchMode: m.BatchMode,
+		Attempt: attempt, Redelivered: m.Redelivered,
+		ref: m.ref, chunk: m.chunk, seq: m.seq, size: m.size, lane: m.lane,
+		retry: true, stage: m.stage, err: m.err,
+	}
+	return n
+}
