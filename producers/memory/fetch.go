@@ -1,0 +1,254 @@
+package memory
+
+import (
+	"errors"
+	"io"
+	"time"
+
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// refused is the wait after a reference refused what its lease has room for.
+// It happens in the instant between an Ack and the moment in which the pipeline
+// counts it: (1) Ack takes the messages out of the lease and wakes Fetch,
+// (2) Fetch sees room in the lease, but the reference still counts them,
+// (3) the pipeline counts them as settled, which wakes nobody.
+const refused = time.Millisecond
+
+// run is what one Fetch takes of one partition.
+type run struct {
+	lease *lease
+	n     int
+}
+
+// generate puts into the queue what d asks for and the queue does not hold.
+func (p *Producer) generate(d broadway.Demand) error {
+	if p.next == nil {
+		return nil
+	}
+	made, err := p.make(p.missing(d), d.Bytes)
+	q := p.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, e := range made {
+		q.append(e.Partition, e)
+	}
+	for _, ended := range p.ended {
+		if !ended {
+			return err
+		}
+	}
+	q.closed = true
+	return err
+}
+
+// missing is how many messages each partition should generate.
+func (p *Producer) missing(d broadway.Demand) []int {
+	q := p.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	missing := make([]int, len(p.leases))
+	left := min(d.Messages, q.cfg.Capacity-q.waiting)
+	open := 0
+	for i := range p.leases {
+		if !p.ended[i] && p.room(i) > q.partitions[i].ready() {
+			open++
+		}
+	}
+	for k := range p.leases {
+		i := (p.first + k) % len(p.leases)
+		room := p.room(i) - q.partitions[i].ready()
+		if p.ended[i] || room <= 0 || left <= 0 {
+			continue
+		}
+		quota := (left+open-1)/open - q.partitions[i].ready()
+		missing[i] = max(min(quota, room), 0)
+		left -= missing[i]
+		open--
+	}
+	return missing
+}
+
+// make calls Next: no lock is held.
+func (p *Producer) make(missing []int, bytes int64) ([]entry, error) {
+	var made []entry
+	for k := range missing {
+		i := (p.first + k) % len(missing)
+		for n := missing[i]; n > 0 && bytes > 0; n-- {
+			payload, err := p.next(i)
+			if errors.Is(err, io.EOF) {
+				p.ended[i] = true
+				break
+			}
+			if err != nil {
+				return made, err
+			}
+			bytes -= int64(len(payload))
+			made = append(made, entry{Metadata: Metadata{Partition: i}, payload: payload})
+		}
+	}
+	return made, nil
+}
+
+// room is how many messages partition i may hand out. queue.mu is held.
+func (p *Producer) room(i int) int {
+	l := p.leases[i]
+	switch {
+	case l == nil:
+		l = &lease{limit: p.limit}
+	case l.stopped:
+		return 0
+	}
+	if l.limit == 0 {
+		return 1 << slabBits
+	}
+	return min(max(l.limit-l.unsettled, 0), 1<<slabBits)
+}
+
+// collect takes from the queue what d allows; nothing means that Fetch must
+// wait for the change or the time that it gives.
+func (p *Producer) collect(d broadway.Demand) ([]*broadway.Message, <-chan struct{}, time.Time, error) {
+	q := p.queue
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	now := time.Now()
+	var due time.Time
+	for i := range q.partitions {
+		due = sooner(due, q.partitions[i].unpark(now))
+	}
+	total, short, err := p.claim(d)
+	if err != nil {
+		return nil, nil, due, err
+	}
+	if total > 0 {
+		return p.deliver(total), nil, due, nil
+	}
+	if short {
+		due = sooner(due, now.Add(refused))
+	} else if q.closed && p.exhausted() {
+		return nil, nil, due, p.end()
+	}
+	return nil, q.nextChange(), due, nil
+}
+
+func sooner(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// exhausted says whether nothing waits that could be delivered, now or later.
+func (p *Producer) exhausted() bool {
+	for i := range p.queue.partitions {
+		part := &p.queue.partitions[i]
+		stopped := p.leases[i] != nil && p.leases[i].stopped
+		if !stopped && part.ready()+len(part.parked) > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// end is how a finite source ends.
+func (p *Producer) end() error {
+	if err := p.stopped(); err != nil {
+		return broadway.Fatal(err)
+	}
+	return io.EOF
+}
+
+// claim shares d among the partitions, in turn, as p.runs. short says that a
+// reference granted less than its lease has room for. queue.mu is held.
+func (p *Producer) claim(d broadway.Demand) (total int, short bool, err error) {
+	q := p.queue
+	p.runs = p.runs[:0]
+	open := 0
+	for i := range p.leases {
+		if min(p.room(i), q.partitions[i].ready()) > 0 {
+			open++
+		}
+	}
+	left, bytes, start := d.Messages, d.Bytes, p.first
+	for k := 0; k < len(p.leases) && open > 0 && left > 0; k++ {
+		i := (start + k) % len(p.leases)
+		able := min(p.room(i), q.partitions[i].ready())
+		if able == 0 {
+			continue
+		}
+		n, weight, need := fit(&q.partitions[i], min(able, (left+open-1)/open), bytes)
+		if need > 0 && n == 0 && total == 0 {
+			p.first = i
+			return 0, false, broadway.NeedBytes(need)
+		}
+		l := p.lease(i)
+		granted := l.ref.Take(n)
+		short = short || granted < n
+		if granted > 0 {
+			p.runs = append(p.runs, run{l, granted})
+			total += granted
+		}
+		left, bytes, open = left-granted, bytes-weight, open-1
+		if need > 0 {
+			p.first = i // what did not fit comes first the next time
+			return total, short, nil
+		}
+	}
+	if total > 0 {
+		p.first = (p.runs[0].lease.partition + 1) % len(p.leases)
+	}
+	return total, short, nil
+}
+
+// fit is how many of the first n messages of part weigh at most bytes, how much
+// they weigh, and how much the next weighs if it was that which did not fit.
+func fit(part *partition, n int, bytes int64) (fits int, weight, need int64) {
+	for ; fits < n; fits++ {
+		size := part.at(fits).size()
+		if weight+size > bytes {
+			return fits, weight, size
+		}
+		weight += size
+	}
+	return fits, weight, 0
+}
+
+// lease is the producer's hold of partition i. queue.mu is held.
+func (p *Producer) lease(i int) *lease {
+	if p.leases[i] == nil {
+		l := &lease{partition: i, limit: p.limit, slabs: make(map[int64]*slab)}
+		l.ref = broadway.NewAckRef(p, l, p.limit)
+		p.leases[i] = l
+	}
+	return p.leases[i]
+}
+
+// deliver makes messages of p.runs. queue.mu is held.
+func (p *Producer) deliver(total int) []*broadway.Message {
+	q := p.queue
+	entries := make([]entry, total)
+	slab := make([]broadway.Message, total)
+	messages := make([]*broadway.Message, total)
+	at := 0
+	for _, r := range p.runs {
+		part := &q.partitions[r.lease.partition]
+		own := entries[at : at+r.n : at+r.n]
+		part.take(own)
+		part.unsettled += r.n
+		seq := r.lease.add(own)
+		for i := range own {
+			e, m := &own[i], &slab[at]
+			e.Deliveries++
+			m.Init(r.lease.ref, seq+int64(i), e.payload)
+			m.SetSize(e.size())
+			m.Metadata = &e.Metadata
+			m.Redelivered = e.Deliveries > 1
+			messages[at] = m
+			at++
+		}
+	}
+	q.waiting -= total
+	q.counts.Delivered += int64(total)
+	q.wake()
+	return messages
+}
