@@ -1,0 +1,193 @@
+package brokers
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// How long a native broker may take from its start to its first answer, and how long it stays after its last user.
+const (
+	startLimit = 2 * time.Minute
+	linger     = 5 * time.Second
+)
+
+// state is what a user must know of a running instance. It travels between processes as the file "ready".
+type state struct {
+	Key      string         // the kind, version and configuration: only the same key is shared
+	Ports    map[string]int // by listener
+	Node     string         // RabbitMQ's node name
+	User     string
+	Password string
+}
+
+// addr is where the named listener is reached.
+func (s state) addr(listener string) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Ports[listener]))
+}
+
+// A launcher knows how one kind of broker is configured, run and asked whether it is ready.
+type launcher interface {
+	// kind is "kafka" or "rabbitmq".
+	kind() string
+	// key tells apart instances that must not be shared.
+	key() string
+	// prepare writes what the broker needs into dir, which it has for itself.
+	prepare(dir string) (state, error)
+	// command is what runs the broker in the foreground in a prepared dir, and the environment that it adds.
+	command(dir string, s state) (argv, env []string)
+	// probe returns nil once the broker does its work. It is asked repeatedly.
+	probe(ctx context.Context, s state) error
+}
+
+// exclusiveKey marks instances that are never joined.
+const exclusiveKey = "exclusive"
+
+// readState reads the file "ready" of an instance.
+func readState(dir string) (state, error) {
+	var s state
+	text, err := os.ReadFile(filepath.Join(dir, "ready"))
+	if err != nil {
+		return s, err
+	}
+	err = json.Unmarshal(text, &s)
+	return s, err
+}
+
+// writeState publishes an instance: from here on others may join it.
+func writeState(dir string, s state) error {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	draft := filepath.Join(dir, "ready.new")
+	if err := os.WriteFile(draft, text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(draft, filepath.Join(dir, "ready"))
+}
+
+// awaitReady polls a broker that has just been started until it answers, exits, or ctx ends.
+func awaitReady(ctx context.Context, l launcher, dir string, s state) error {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := l.probe(ctx, s)
+		if err == nil {
+			return nil
+		}
+		if status, exited := exitStatus(dir); exited {
+			return fmt.Errorf("%s ended while it started (status %s); the end of its log:\n%s", l.kind(), status, logTail(dir, 0))
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not answer: %w; the end of its log:\n%s", l.kind(), err, logTail(dir, 0))
+		}
+	}
+}
+
+// exitStatus tells whether the broker of an instance has ended, and how.
+func exitStatus(dir string) (string, bool) {
+	text, err := os.ReadFile(filepath.Join(dir, "exited"))
+	return strings.TrimSpace(string(text)), err == nil && len(text) > 0
+}
+
+// logSize is how much the broker has logged so far.
+func logSize(dir string) int64 {
+	info, err := os.Stat(filepath.Join(dir, "broker.log"))
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// logTail returns the end of a broker's log, from offset on and at most 8 KiB of it.
+func logTail(dir string, offset int64) string {
+	const most = 8 << 10
+	file, err := os.Open(filepath.Join(dir, "broker.log"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "(the log is gone)"
+	}
+	if err != nil {
+		return err.Error()
+	}
+	defer file.Close()
+	size := logSize(dir)
+	text := make([]byte, min(most, max(0, size-offset)))
+	n, _ := file.ReadAt(text, size-int64(len(text)))
+	return string(text[:n])
+}
+
+// freePorts returns n loopback ports that nobody listens on. They lie below the range that systems use for outgoing connections:
+// a client that dials a dead port of that range can be given the same port as its own and so connect to itself, and then the
+// broker cannot come back.
+func freePorts(n int) ([]int, error) {
+	const low, high = 17000, 25000
+	var ports []int
+	for range 100 * n {
+		if len(ports) == n {
+			return ports, nil
+		}
+		pick, err := rand.Int(rand.Reader, big.NewInt(high-low))
+		if err != nil {
+			return nil, err
+		}
+		port := low + int(pick.Int64())
+		probe, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err != nil || slices.Contains(ports, port) {
+			continue
+		}
+		if err := probe.Close(); err != nil {
+			return nil, err
+		}
+		ports = append(ports, port)
+	}
+	return nil, errors.New("no free loopback port between 17000 and 25000")
+}
+
+// namedPorts returns a free port for each name.
+func namedPorts(names ...string) (map[string]int, error) {
+	ports, err := freePorts(len(names))
+	if err != nil {
+		return nil, err
+	}
+	named := make(map[string]int, len(names))
+	for i, name := range names {
+		named[name] = ports[i]
+	}
+	return named, nil
+}
+
+// randomHex returns n random bytes as hexadecimal digits.
+func randomHex(n int) string {
+	random := make([]byte, n)
+	rand.Read(random) // never fails: crypto/rand ends the program instead
+	return hex.EncodeToString(random)
+}
+
+// freshName returns a name that starts with the test's own, for topics, queues, groups and virtual hosts.
+func freshName(test string) string {
+	clean := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_':
+			return r
+		}
+		return '-'
+	}, test)
+	return clean[:min(len(clean), 80)] + "-" + randomHex(4)
+}
