@@ -3,6 +3,7 @@ package broadway
 import (
 	"context"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 )
@@ -16,7 +17,8 @@ type Acknowledger interface {
 	// within each list is the order of completion. Neither list holds a
 	// message that an earlier call for ref held.
 	//
-	// Calls for one ref are serial. After an error the pipeline releases the
+	// Calls for one ref are serial; the lists must not be kept after the call.
+	// After an error the pipeline releases the
 	// group: its messages count as unsettled at the source, and other groups
 	// are not touched.
 	Ack(ctx context.Context, ref *AckRef, ok, failed []*Message) error
@@ -45,6 +47,8 @@ type AckRef struct {
 	limit     int
 	unsettled int
 	onDrain   func(*AckRef)
+	full      *atomic.Int64 // the pipeline's count of references at their limit
+	counted   bool          // in full
 	idle      chan struct{} // closed when unsettled reaches 0; nil without a waiter
 }
 
@@ -81,6 +85,7 @@ func (r *AckRef) Take(n int) int {
 	}
 	n = max(n, 0)
 	r.unsettled += n
+	r.countLocked()
 	return n
 }
 
@@ -106,6 +111,7 @@ func (r *AckRef) SetLimit(limit int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.limit = limit
+	r.countLocked()
 }
 
 // Unsettled says how many messages of r were taken and are not settled.
@@ -122,6 +128,7 @@ func (r *AckRef) Drain() {
 	r.mu.Lock()
 	hook := r.onDrain
 	first := r.phase.CompareAndSwap(refLive, refDraining)
+	r.countLocked()
 	r.mu.Unlock()
 	if first && hook != nil {
 		hook(r)
@@ -162,12 +169,14 @@ func (r *AckRef) Ended() bool { return r.phase.Load() == refEnded }
 // Draining says whether r hands out no more messages: it drains or has ended.
 func (r *AckRef) Draining() bool { return r.phase.Load() != refLive }
 
-// bind makes hook run at Drain; at once when r drains already.
-func (r *AckRef) bind(hook func(*AckRef)) {
+// bind makes hook run at Drain, at once when r drains already, and r count in
+// full while it is at its limit.
+func (r *AckRef) bind(hook func(*AckRef), full *atomic.Int64) {
 	r.mu.Lock()
 	first := r.onDrain == nil
 	if first {
-		r.onDrain = hook
+		r.onDrain, r.full = hook, full
+		r.countLocked()
 	}
 	draining := r.phase.Load() != refLive
 	r.mu.Unlock()
@@ -176,11 +185,18 @@ func (r *AckRef) bind(hook func(*AckRef)) {
 	}
 }
 
-// full says whether r can take no more while it is live.
-func (r *AckRef) full() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.limit > 0 && r.unsettled >= r.limit && r.phase.Load() == refLive
+// countLocked keeps full true.
+func (r *AckRef) countLocked() {
+	at := r.limit > 0 && r.unsettled >= r.limit && r.phase.Load() == refLive
+	if r.full == nil || at == r.counted {
+		return
+	}
+	r.counted = at
+	if at {
+		r.full.Add(1)
+	} else {
+		r.full.Add(-1)
+	}
 }
 
 // returned counts n messages of r as settled.
@@ -191,8 +207,203 @@ func (r *AckRef) returned(n int) {
 	if r.unsettled < 0 {
 		panic(fmt.Sprintf("broadway: %d messages of a reference settled that were never taken", -r.unsettled))
 	}
+	r.countLocked()
 	if r.unsettled == 0 && r.idle != nil {
 		close(r.idle)
 		r.idle = nil
+	}
+}
+
+// settler is the acknowledger stage of one source: the one goroutine that calls
+// its Acknowledger, so that calls for a reference are serial. What gathers while
+// a call runs goes into the next one.
+type settler struct {
+	p      *Pipeline
+	source *source
+	box    mailbox
+
+	mu    sync.Mutex // protects following field
+	swept []*Message // released while still linked in another queue
+
+	// The settler goroutine's own, reused.
+	groups     []*settleGroup
+	ok, failed []*Message
+}
+
+// settleGroup is the settled messages of one reference, in order of completion.
+type settleGroup struct {
+	ref      *AckRef
+	messages []*Message
+}
+
+func newSettler(p *Pipeline, src *source) *settler {
+	s := &settler{p: p, source: src}
+	s.box.init()
+	return s
+}
+
+// sweep takes messages that may still be linked in a queue of another stage.
+func (s *settler) sweep(messages []*Message) {
+	s.mu.Lock()
+	s.swept = append(s.swept, messages...)
+	s.mu.Unlock()
+	s.box.nudge()
+}
+
+// run settles until stop is closed. ctx bounds the calls.
+func (s *settler) run(ctx context.Context, stop <-chan struct{}) {
+	for {
+		for s.gather() {
+			for _, g := range s.groups {
+				s.settle(ctx, g)
+			}
+			s.groups = s.groups[:0]
+		}
+		if !s.box.rest() {
+			continue
+		}
+		select {
+		case <-s.box.wake:
+		case <-stop:
+			return
+		}
+		s.box.asleep.Store(false)
+	}
+}
+
+// gather groups what waits by reference, and says whether anything did.
+func (s *settler) gather() bool {
+	s.mu.Lock()
+	swept := s.swept
+	s.swept = nil
+	s.mu.Unlock()
+	for _, m := range swept {
+		s.group(m)
+	}
+	for m := s.box.pop(); m != nil; m = s.box.pop() {
+		s.group(m)
+	}
+	return len(s.groups) > 0
+}
+
+func (s *settler) group(m *Message) {
+	for _, g := range s.groups {
+		if g.ref == m.ref {
+			g.messages = append(g.messages, m)
+			return
+		}
+	}
+	s.groups = append(s.groups, &settleGroup{ref: m.ref, messages: []*Message{m}})
+}
+
+// settle tells the source about one group, and returns its credit.
+func (s *settler) settle(ctx context.Context, g *settleGroup) {
+	e := SettleEvent{Pipeline: s.p.cfg.Name}
+	var released []*Message
+	s.ok, s.failed = s.ok[:0], s.failed[:0]
+	for _, m := range g.messages {
+		switch m.state.Load() {
+		case stateSucceeded:
+			s.ok = append(s.ok, m)
+			e.Succeeded++
+		case stateReleased:
+			released = append(released, m)
+			e.Released++
+		case stateDeadLettered:
+			s.failed = append(s.failed, m)
+			e.DeadLettered++
+		default:
+			s.failed = append(s.failed, m)
+			e.Failed++
+		}
+	}
+	switch {
+	case g.ref.Ended():
+		e = SettleEvent{Pipeline: e.Pipeline, Stale: len(g.messages)}
+	case s.p.aborted.Load():
+		e = SettleEvent{Pipeline: e.Pipeline, Released: len(g.messages)}
+	default:
+		if e.Err = s.ack(ctx, g.ref); e.Err != nil {
+			e.Succeeded, e.Failed, e.DeadLettered, e.Released = 0, 0, 0, len(g.messages)
+			released = g.messages
+		}
+		s.release(ctx, g.ref, released)
+	}
+	s.done(g, e)
+}
+
+// ack makes one call, if there is anything to say; a panic is an error.
+func (s *settler) ack(ctx context.Context, ref *AckRef) (err error) {
+	if len(s.ok)+len(s.failed) == 0 {
+		return nil
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+		if err != nil {
+			s.p.log().Error("acknowledging failed, the messages stay unsettled",
+				"producer", s.source.name, "messages", len(s.ok)+len(s.failed), "err", err)
+		}
+	}()
+	return ref.acker.Ack(ctx, ref, s.ok, s.failed)
+}
+
+// release gives messages back, where the source takes them.
+func (s *settler) release(ctx context.Context, ref *AckRef, messages []*Message) {
+	r, ok := ref.acker.(Releaser)
+	if !ok || len(messages) == 0 {
+		return
+	}
+	if err := r.Release(ctx, ref, messages); err != nil {
+		s.p.log().Error("giving back failed", "producer", s.source.name, "messages", len(messages), "err", err)
+	}
+}
+
+// done counts a settled group and returns its credit: last, so that whoever
+// waits for the credit finds the rest done.
+func (s *settler) done(g *settleGroup, e SettleEvent) {
+	s.p.count.settled(e)
+	if s.p.cut.Load() {
+		s.p.count.cut.Add(int64(e.Released))
+	}
+	s.p.cfg.Observer.Settled(e)
+	for _, m := range g.messages {
+		if m.at != nil {
+			m.at.held.Add(-1)
+		}
+	}
+	n := len(g.messages)
+	s.p.ledger.settled(s.source, g.messages)
+	g.ref.returned(n)
+}
+
+// settle moves m to its outcome and hands it to its source's settler.
+func (p *Pipeline) settle(m *Message, outcome uint32) {
+	if !m.settle(outcome) {
+		p.count.doubled.Add(1)
+		return
+	}
+	m.chunk.source.settler.box.post(m)
+}
+
+func (p *Pipeline) succeed(messages []*Message) {
+	for _, m := range messages {
+		p.settle(m, stateSucceeded)
+	}
+}
+
+// release gives messages back unsettled.
+func (p *Pipeline) release(messages ...*Message) {
+	for _, m := range messages {
+		p.settle(m, stateReleased)
+	}
+}
+
+// sweep releases the messages of ref (of all references, when nil) that no
+// worker has claimed.
+func (p *Pipeline) sweep(ref *AckRef) {
+	for _, m := range p.ledger.unclaimed(ref) {
+		m.chunk.source.settler.sweep([]*Message{m})
 	}
 }

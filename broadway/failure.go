@@ -2,7 +2,9 @@ package broadway
 
 import (
 	"context"
+	"fmt"
 	"math"
+	"math/rand/v2"
 	"time"
 )
 
@@ -111,4 +113,88 @@ type FailurePolicy struct {
 	Action Action
 	// DeadLetter is required with ActionDeadLetter.
 	DeadLetter DeadLetterer
+}
+
+// retry is a message that waits for its next attempt, or to be given back.
+type retry struct {
+	message *Message
+	wait    time.Duration
+	due     time.Time
+	release bool
+}
+
+// decide says what becomes of m, which err failed at a stage (nil is the pool).
+// With true the caller parks the retry; otherwise m is dealt with.
+func (p *Pipeline) decide(ctx context.Context, m *Message, err error, at *batcher) (retry, bool) {
+	if ctx.Err() != nil {
+		p.release(m) // cut off by the drain's deadline: not the message's fault
+		return retry{}, false
+	}
+	m.err = err
+	kind, wait := classify(err)
+	last := kind == adviseReject || kind != adviseUnavailable && m.Attempt >= p.cfg.Failure.MaxAttempts
+	if last {
+		p.giveUp(m)
+		return retry{}, false
+	}
+	if p.parker.crowded() {
+		p.release(m)
+		return retry{}, false
+	}
+	if kind != adviseRetryAfter {
+		wait = p.cfg.Failure.Backoff.Delay(m.Attempt, rand.Float64())
+	}
+	attempt := m.Attempt + 1
+	if kind == adviseUnavailable {
+		attempt = m.Attempt
+	}
+	p.count.retried.Add(1)
+	if p.retrying != nil {
+		p.retrying.Retrying(p.cfg.Name, at.stageName(), m, wait, err)
+	}
+	return retry{message: m.again(attempt, at), wait: wait}, true
+}
+
+// stageName is the name of a stage for people: a batcher's, or the pool's.
+func (b *batcher) stageName() string {
+	if b == nil {
+		return "processor"
+	}
+	return b.cfg.Name
+}
+
+// fail deals with a message that its processor failed. intime says that the
+// handler was not cut off by its own Timeout, so that an ended ctx means the
+// drain's deadline.
+func (p *Pipeline) fail(ctx context.Context, m *Message, err error, intime bool) verdict {
+	if !intime {
+		ctx = context.WithoutCancel(ctx)
+	}
+	r, again := p.decide(ctx, m, err, nil)
+	if !again {
+		return gone
+	}
+	p.parker.park(r)
+	return parked
+}
+
+// giveUp takes the policy's action for m.
+func (p *Pipeline) giveUp(m *Message) {
+	m.action = p.cfg.Failure.Action
+	switch m.action {
+	case ActionDeadLetter:
+		p.deadLetters.put(m)
+		return
+	case ActionStopPipeline:
+		p.stop(fmt.Errorf("message %s failed: %w", m.ID(), m.err))
+		p.release(m)
+		return
+	case ActionRequeueOnce:
+		m.action = ActionRequeue
+		if m.Redelivered {
+			m.action = ActionReject
+		}
+	}
+	p.log().Warn("message failed", "id", m.ID(), "action", m.action.String(), "attempt", m.Attempt, "err", m.err)
+	p.settle(m, stateFailed)
 }

@@ -67,18 +67,21 @@ type Message struct {
 	// Redelivered says that the source delivered this message before.
 	Redelivered bool
 
-	ref   *AckRef
-	chunk *chunk
-	seq   int64
-	size  int64
-	lane  uint64
-	state atomic.Uint32
-	retry bool
-	stage retryStage
+	ref      *AckRef
+	chunk    *chunk
+	seq      int64
+	size     int64
+	lane     uint64   // what PartitionBy says
+	arrival  uint64   // at its batcher
+	earlier  int      // attempts made before this process got it
+	at       *batcher // the stage that tries again: a batcher, or nil for the pool
+	retry    bool     // an attempt after the first of its stage
+	giveBack bool     // a retry that is released instead
 
+	state  atomic.Uint32
 	action Action
 	err    error
-	next   atomic.Pointer[Message]
+	next   atomic.Pointer[Message] // within the one queue that holds it
 }
 
 // Init makes m the message of seq within ref, with payload. Producers call it
@@ -129,30 +132,39 @@ func (m *Message) ID() string {
 	return fmt.Sprintf("%p/%d", m.ref, m.seq)
 }
 
-// The states of a message. A message is settled by whoever moves it out of
-// stateOpen; a later settle is a counted no-op.
+// The states of a message. It is open until a worker, or whoever releases it
+// unhandled, claims it; it is settled by whoever moves it out of stateClaimed,
+// and a later settle is a counted no-op.
 const (
 	stateOpen uint32 = iota
+	stateClaimed
 	stateSucceeded
 	stateFailed
 	stateDeadLettered
 	stateReleased
 )
 
-// settle moves m out of stateOpen and says whether this call did.
-func (m *Message) settle(state uint32) bool {
-	return m.state.CompareAndSwap(stateOpen, state)
+// claim moves m out of stateOpen, and says whether this call did: a message that
+// was released while it waited is not handled.
+func (m *Message) claim() bool {
+	return m.state.CompareAndSwap(stateOpen, stateClaimed)
 }
 
-// again is a fresh Message for the next attempt of m: the handler of an
-// abandoned attempt may still hold the old one.
-func (m *Message) again(attempt int) *Message {
+// settle moves m out of stateClaimed and says whether this call did.
+func (m *Message) settle(state uint32) bool {
+	return m.state.CompareAndSwap(stateClaimed, state)
+}
+
+// again is a fresh Message for the next attempt of m at a stage, claimed: the
+// handler of an abandoned attempt may still hold the old one.
+func (m *Message) again(attempt int, at *batcher) *Message {
 	n := &Message{
 		Payload: m.Payload, Value: m.Value, Metadata: m.Metadata,
 		Batcher: m.Batcher, BatchKey: m.BatchKey, BatchMode: m.BatchMode,
 		Attempt: attempt, Redelivered: m.Redelivered,
-		ref: m.ref, chunk: m.chunk, seq: m.seq, size: m.size, lane: m.lane,
-		retry: true, stage: m.stage, err: m.err,
+		ref: m.ref, chunk: m.chunk, seq: m.seq, size: m.size, lane: m.lane, earlier: m.earlier,
+		retry: true, at: at, err: m.err,
 	}
+	n.state.Store(stateClaimed)
 	return n
 }

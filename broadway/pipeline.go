@@ -3,37 +3,328 @@ package broadway
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
 )
 
-type chunk struct{}
-
-type retryStage uint8
-
 // Pipeline is a Config that was found valid, and can run once.
-type Pipeline struct{ cfg Config }
+type Pipeline struct {
+	cfg         Config
+	sources     []*source
+	ledger      *ledger
+	pool        *pool
+	batchers    []*batcher
+	byName      map[string]*batcher
+	parker      *parker
+	deadLetters *deadLetters // nil without
+	retrying    RetryObserver
+	count       counters
 
-// New checks the whole of cfg and reports all mistakes at once. It dials
-// nothing and starts no goroutine.
-func New(cfg Config) (*Pipeline, error) { return nil, errors.New("not there yet") }
+	ran      atomic.Bool
+	draining atomic.Bool
+	paused   atomic.Bool
+	aborted  atomic.Bool
+	cut      atomic.Bool // the handlers' part of the drain is over
+	unfirst  atomic.Int32
+	begun    chan struct{} // closed by Run
+	over     chan struct{} // closed when Run returns
+
+	mu    sync.Mutex // protects following fields
+	cause error      // why the pipeline stopped, nil when it was asked to
+	halt  []context.CancelCauseFunc
+}
+
+// New checks the whole of cfg and reports all mistakes at once: an error joined
+// of *FieldError. It dials nothing and starts no goroutine.
+func New(cfg Config) (*Pipeline, error) {
+	cfg = cfg.withDefaults()
+	wrong := cfg.check()
+	p := &Pipeline{byName: map[string]*batcher{}, begun: make(chan struct{}), over: make(chan struct{})}
+	for _, producer := range cfg.Producers {
+		if producer != nil {
+			p.sources = append(p.sources, &source{p: p, producer: producer, filled: true})
+		}
+	}
+	if len(p.sources) > 0 {
+		cfg.bound(p.sources, &wrong)
+	}
+	if len(wrong) > 0 {
+		return nil, errors.Join(wrong...)
+	}
+	cfg.order(p.sources)
+	if cfg.Failure.Action == ActionNone {
+		cfg.Failure.Action = ActionDrop
+	}
+	p.cfg = cfg
+	p.assemble()
+	return p, nil
+}
+
+// assemble makes the stages.
+func (p *Pipeline) assemble() {
+	p.retrying, _ = p.cfg.Observer.(RetryObserver)
+	p.ledger = newLedger(int64(p.cfg.MaxUnsettled), p.cfg.MaxUnsettledBytes, p.sources)
+	for _, s := range p.sources {
+		s.settler = newSettler(p, s)
+	}
+	p.parker = newParker(p)
+	if p.cfg.Failure.Action == ActionDeadLetter {
+		p.deadLetters = newDeadLetters(p)
+	}
+	for _, cfg := range p.cfg.Batchers {
+		b := newBatcher(p, cfg)
+		p.batchers = append(p.batchers, b)
+		p.byName[cfg.Name] = b
+	}
+	if len(p.batchers) == 1 {
+		p.byName[""] = p.batchers[0]
+	} else if b := p.byName[DefaultBatcher]; b != nil {
+		p.byName[""] = b
+	}
+	p.pool = newPool(p)
+}
 
 // Run connects, runs the pipeline, and returns when it has drained: after ctx
 // has ended, every source is done, or a failure stopped it. Nil is a clean
 // drain. Cancelling ctx stops fetching only; what was fetched is finished
-// within Config.DrainTimeout.
-func (p *Pipeline) Run(ctx context.Context) error { return nil }
+// within Config.DrainTimeout, and what is not is named by an error that wraps
+// ErrDrainTimeout.
+func (p *Pipeline) Run(ctx context.Context) error {
+	if !p.ran.CompareAndSwap(false, true) {
+		return ErrRunning
+	}
+	defer close(p.over)
+	fetching, stopFetching := context.WithCancelCause(ctx)
+	working, stopWorking := context.WithCancelCause(context.WithoutCancel(ctx))
+	settling, stopSettling := context.WithCancelCause(context.WithoutCancel(ctx))
+	p.mu.Lock()
+	p.halt = []context.CancelCauseFunc{stopFetching, stopWorking, stopSettling}
+	if p.cause != nil { // stopped before it ran
+		stopFetching(p.cause)
+	}
+	p.mu.Unlock()
+	close(p.begun)
+
+	d := &drain{p: p, stopWorking: stopWorking, stopSettling: stopSettling, stop: make(chan struct{})}
+	d.start(working, settling)
+	p.unfirst.Store(int32(len(p.sources)))
+	for p.fetch(fetching) {
+	}
+	err := d.run(fetching, settling)
+	stopFetching(nil)
+	return err
+}
+
+// fetch fetches until every source is done or ctx ends. True says that messages
+// were given back meanwhile, so that a source that was done may have more.
+func (p *Pipeline) fetch(ctx context.Context) bool {
+	released := p.count.released.Load()
+	p.draining.Store(false)
+	p.ledger.started(p.sources)
+	var fetchers sync.WaitGroup
+	for _, s := range p.sources {
+		fetchers.Go(func() { s.run(ctx) })
+	}
+	fetchers.Wait()
+	p.draining.Store(true)
+	p.nudge()
+	return p.ledger.empty(ctx) == nil && ctx.Err() == nil && p.count.released.Load() > released
+}
 
 // Abort stops at once and settles nothing more. Run returns ErrAborted.
-func (p *Pipeline) Abort() {}
+func (p *Pipeline) Abort() {
+	p.aborted.Store(true)
+	p.stop(ErrAborted)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, halt := range p.halt {
+		halt(ErrAborted)
+	}
+}
+
+// stop makes the pipeline drain because of err, which Run returns. The first
+// reason stays.
+func (p *Pipeline) stop(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cause == nil || p.aborted.Load() {
+		p.cause = err
+	}
+	if len(p.halt) > 0 {
+		p.halt[0](err)
+	}
+}
 
 // Pause stops fetching. Queued work is finished, open batches are flushed,
-// connections and group memberships stay.
-func (p *Pipeline) Pause(ctx context.Context) error { return nil }
+// connections and group memberships stay. It returns when no Fetch runs, or
+// with the cause of ctx.
+func (p *Pipeline) Pause(ctx context.Context) error {
+	p.paused.Store(true)
+	for _, s := range p.sources {
+		if err := s.halt(ctx); err != nil {
+			return err
+		}
+		if pauser, ok := s.producer.(Pauser); ok {
+			if err := pauser.Pause(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	p.nudge()
+	return nil
+}
 
 // Resume fetches again.
-func (p *Pipeline) Resume(ctx context.Context) error { return nil }
+func (p *Pipeline) Resume(ctx context.Context) error {
+	for _, s := range p.sources {
+		if pauser, ok := s.producer.(Pauser); ok {
+			if err := pauser.Resume(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	p.paused.Store(false)
+	p.ledger.look()
+	return nil
+}
 
 // Topology lists the stages in the order in which messages pass them.
-func (p *Pipeline) Topology() []Stage { return nil }
+func (p *Pipeline) Topology() []Stage {
+	var out []Stage
+	for _, s := range p.sources {
+		out = append(out, Stage{Kind: "producer", Name: s.name, Concurrency: 1})
+	}
+	out = append(out, Stage{Kind: "processor", Name: "processor", Concurrency: p.cfg.Processor.Concurrency})
+	for _, b := range p.batchers {
+		out = append(out,
+			Stage{Kind: "batcher", Name: b.cfg.Name, Concurrency: 1},
+			Stage{Kind: "reporter", Name: b.cfg.Name, Concurrency: b.cfg.Concurrency})
+	}
+	return out
+}
 
-// Stats is a picture of the pipeline as it is now.
-func (p *Pipeline) Stats() Stats { return Stats{} }
+func (p *Pipeline) log() *slog.Logger { return p.cfg.Logger.With("pipeline", p.cfg.Name) }
+
+// handBackWait is how long a message waits that its batcher has no room for,
+// before it is given back: a broker would deliver it again at once.
+const handBackWait = 250 * time.Millisecond
+
+// forward hands a processed message on: to its batcher, or to be settled.
+func (p *Pipeline) forward(m *Message) {
+	if len(p.batchers) == 0 {
+		p.settle(m, stateSucceeded)
+		return
+	}
+	b := p.byName[m.Batcher]
+	if b == nil {
+		m.err = fmt.Errorf("%w %q", ErrUnknownBatcher, m.Batcher)
+		p.giveUp(m)
+		return
+	}
+	if !b.hold() {
+		if p.parker.crowded() {
+			p.release(m)
+			return
+		}
+		p.parker.park(retry{message: m, wait: handBackWait, release: true})
+		return
+	}
+	m.at, m.retry, m.Attempt = b, false, m.earlier+1
+	b.put(m)
+}
+
+// resume sends a parked message back to its stage.
+func (p *Pipeline) resume(r retry) {
+	switch m := r.message; {
+	case r.release:
+		p.release(m)
+	case m.at != nil:
+		m.at.put(m)
+	default:
+		p.pool.dispatch.requeue(m)
+	}
+}
+
+// want is what a source is asked for: nothing while the pipeline is paused.
+func (p *Pipeline) want() int {
+	if p.paused.Load() {
+		return 0
+	}
+	return p.pool.want()
+}
+
+// quiescing says that nothing more is fetched, so that no batch grows.
+func (p *Pipeline) quiescing() bool {
+	return p.draining.Load() || p.paused.Load() || p.cut.Load()
+}
+
+// starved says that nothing new arrives until something settles.
+func (p *Pipeline) starved() bool {
+	if p.ledger.starved() {
+		return true
+	}
+	return p.count.full.Load() > 0
+}
+
+// mayRelieve says whether b has the fullest open batch of all batchers whose
+// reporters are idle; if not, it makes the one look that has.
+func (p *Pipeline) mayRelieve(b *batcher) bool {
+	mine := b.fullest.Load()
+	before := true
+	for _, other := range p.batchers {
+		if other == b {
+			before = false
+			continue
+		}
+		if n := other.fullest.Load(); n > mine || n == mine && before {
+			other.box.nudge()
+			return false
+		}
+	}
+	return true
+}
+
+// workerRests is called by a worker that found nothing to do.
+func (p *Pipeline) workerRests() {
+	p.ledger.look()
+	if p.quiescing() || p.starved() {
+		p.nudge()
+	}
+}
+
+// nudge makes every batcher look at its open batches: a source has to wait for
+// credit or has ended, a worker rests, a reference drains.
+func (p *Pipeline) nudge() {
+	for _, b := range p.batchers {
+		b.box.nudge()
+	}
+}
+
+// refDrains is called when a reference drains: its messages that nobody holds
+// are released, open batches with members of it are closed.
+func (p *Pipeline) refDrains(ref *AckRef) {
+	p.sweep(ref)
+	p.parker.hurry(func(r retry) bool { return r.message.ref == ref })
+	for _, b := range p.batchers {
+		b.scan.Store(true)
+	}
+	p.nudge()
+}
+
+// backOff waits before the next attempt, and says whether there is one.
+func (p *Pipeline) backOff(ctx context.Context, failures int, what, name string, err error) bool {
+	wait := p.cfg.ReconnectBackoff.Delay(failures, rand.Float64())
+	p.log().Warn(what, "producer", name, "failures", failures, "again_in", wait, "err", err)
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -2,6 +2,11 @@ package broadway
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -122,3 +127,226 @@ type Lagger interface{ Lag() []Lag }
 // HealthChecker is an optional interface of a Producer: nil, or why it does not
 // get messages, such as a broker that does not answer. It does not block.
 type HealthChecker interface{ Health() error }
+
+// source is the producer stage: one producer, and the loop that asks it.
+type source struct {
+	p        *Pipeline
+	producer Producer
+	traits   Traits
+	name     string
+	settler  *settler
+	fetched  atomic.Int64
+
+	// Protected by the ledger's lock. filled says that the last ask was
+	// filled; asked that Fetch runs; blocked that the source waits for credit.
+	filled, asked, blocked, ended bool
+
+	mu        sync.Mutex // protects following fields
+	connected bool
+	err       error
+	demand    int
+	lastFetch time.Time
+	interrupt context.CancelCauseFunc // of the Fetch that runs, or nil
+	fetching  chan struct{}           // closed when the Fetch that runs returns
+}
+
+// errPaused is the cause with which Pause interrupts a Fetch.
+var errPaused = errors.New("broadway: paused")
+
+// run asks and fetches until ctx ends, the source is done, or it fails for good.
+func (s *source) run(ctx context.Context) {
+	defer s.p.nudge()
+	defer s.p.ledger.finished(s)
+	if !s.connect(ctx) {
+		return
+	}
+	var need int64
+	for failures := 0; ; {
+		d, err := s.p.ledger.ask(ctx, s, s.p.want, need, s.p.nudge)
+		if err != nil {
+			return
+		}
+		messages, err := s.fetch(ctx, d)
+		need, _ = NeededBytes(err)
+		switch {
+		case len(messages) > 0 || need > 0 || errors.Is(err, errPaused):
+			failures = 0
+			s.report(nil)
+		case ctx.Err() != nil || errors.Is(err, io.EOF):
+			return
+		case isFatal(err):
+			s.p.stop(fmt.Errorf("producer %s: %w", s.name, err))
+			return
+		default:
+			failures++
+			s.report(err)
+			if !s.p.backOff(ctx, failures, "fetch failed", s.name, err) {
+				return
+			}
+		}
+	}
+}
+
+func isFatal(err error) bool {
+	kind, _ := classify(err)
+	return err != nil && kind == adviseFatal
+}
+
+// connect makes the first connection, and says whether there is one.
+func (s *source) connect(ctx context.Context) bool {
+	c, ok := s.producer.(Connector)
+	s.mu.Lock()
+	ok = ok && !s.connected
+	s.mu.Unlock()
+	for failures := 1; ok; failures++ {
+		err := c.Connect(ctx)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		s.report(err)
+		if s.p.cfg.FailFast || isFatal(err) {
+			s.p.stop(fmt.Errorf("producer %s: first connection: %w", s.name, err))
+			return false
+		}
+		if !s.p.backOff(ctx, failures, "cannot connect", s.name, err) {
+			return false
+		}
+	}
+	s.mu.Lock()
+	first := !s.connected
+	s.connected, s.err = true, nil
+	s.mu.Unlock()
+	if first {
+		s.p.unfirst.Add(-1)
+	}
+	return true
+}
+
+// fetch calls Fetch once with d and hands on what it returns.
+func (s *source) fetch(ctx context.Context, d Demand) ([]*Message, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	done := s.begin(d, cancel)
+	start := time.Now()
+	messages, err := s.producer.Fetch(ctx, d)
+	bytes, broken := weigh(messages, d)
+	if broken != nil {
+		for _, m := range messages {
+			m.ref.returned(1)
+		}
+		messages, bytes, err = nil, 0, Fatal(broken)
+	}
+	chunks := s.accept(messages)
+	s.p.ledger.arrived(s, d, chunks, bytes)
+	s.end(done, len(messages))
+	s.p.cfg.Observer.Fetched(FetchEvent{
+		Pipeline: s.p.cfg.Name, Producer: s.name, Demand: d,
+		Messages: len(messages), Bytes: bytes, Duration: time.Since(start), Err: err,
+	})
+	for _, c := range chunks {
+		c.ref.bind(s.p.refDrains, &s.p.count.full)
+	}
+	if len(messages) > 0 {
+		s.p.pool.submit(messages)
+	}
+	return messages, err
+}
+
+// weigh sums the sizes of messages, and says how they break the contract.
+func weigh(messages []*Message, d Demand) (bytes int64, err error) {
+	for _, m := range messages {
+		bytes += m.size
+	}
+	if len(messages) > d.Messages || bytes > d.Bytes {
+		err = fmt.Errorf("broadway: Fetch returned %d messages of %d bytes for a demand of %d messages of %d bytes",
+			len(messages), bytes, d.Messages, d.Bytes)
+	}
+	return bytes, err
+}
+
+// accept cuts messages into chunks, none of which mixes references.
+func (s *source) accept(messages []*Message) []*chunk {
+	var chunks []*chunk
+	now := time.Now()
+	for start := 0; start < len(messages); {
+		end := start + 1
+		for end < len(messages) && messages[end].ref == messages[start].ref {
+			end++
+		}
+		c := &chunk{source: s, ref: messages[start].ref, messages: messages[start:end:end], fetchedAt: now}
+		for _, m := range c.messages {
+			m.chunk = c
+			m.earlier = max(m.Attempt-1, 0)
+		}
+		chunks = append(chunks, c)
+		start = end
+	}
+	return chunks
+}
+
+// begin and end bracket a Fetch, for Pause and Stats.
+func (s *source) begin(d Demand, cancel context.CancelCauseFunc) chan struct{} {
+	done := make(chan struct{})
+	s.mu.Lock()
+	s.interrupt, s.fetching, s.demand = cancel, done, d.Messages
+	s.mu.Unlock()
+	// Pause either finds interrupt set, or has been seen by the ask before, or
+	// is seen here.
+	if s.p.paused.Load() {
+		cancel(errPaused)
+	}
+	return done
+}
+
+func (s *source) end(done chan struct{}, n int) {
+	s.mu.Lock()
+	s.interrupt, s.fetching, s.demand = nil, nil, 0
+	if n > 0 {
+		s.lastFetch = time.Now()
+	}
+	s.mu.Unlock()
+	s.fetched.Add(int64(n))
+	close(done)
+}
+
+// halt interrupts the Fetch that runs, if any, and waits until it has returned.
+func (s *source) halt(ctx context.Context) error {
+	s.mu.Lock()
+	interrupt, done := s.interrupt, s.fetching
+	s.mu.Unlock()
+	if done == nil {
+		return nil
+	}
+	interrupt(errPaused)
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (s *source) report(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
+func (s *source) stats() ProducerStats {
+	s.mu.Lock()
+	st := ProducerStats{
+		Name: s.name, Kind: s.traits.Kind, Connected: s.connected, Asked: s.demand,
+		Fetched: s.fetched.Load(), LastFetch: s.lastFetch, Err: s.err,
+	}
+	s.mu.Unlock()
+	if h, ok := s.producer.(HealthChecker); ok && st.Err == nil && st.Connected {
+		st.Err = h.Health()
+	}
+	if l, ok := s.producer.(Lagger); ok {
+		st.Lag = l.Lag()
+	}
+	return st
+}

@@ -1,6 +1,11 @@
 package broadway
 
-import "time"
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+)
 
 // State is where a pipeline stands in its life.
 type State uint8
@@ -120,4 +125,128 @@ type Stage struct {
 	Name string
 	// Concurrency is how many of it run at once.
 	Concurrency int
+}
+
+// counters count since Run.
+type counters struct {
+	succeeded, failed, deadLettered, released, stale atomic.Int64
+	retried                                          atomic.Int64
+	doubled                                          atomic.Int64 // settles of a settled message
+	cut                                              atomic.Int64 // released after the handlers' deadline
+	full                                             atomic.Int64 // references at their limit
+}
+
+func (c *counters) settled(e SettleEvent) {
+	c.succeeded.Add(int64(e.Succeeded))
+	c.failed.Add(int64(e.Failed))
+	c.deadLettered.Add(int64(e.DeadLettered))
+	c.released.Add(int64(e.Released))
+	c.stale.Add(int64(e.Stale))
+}
+
+// Stats is a picture of the pipeline as it is now.
+func (p *Pipeline) Stats() Stats {
+	st := Stats{
+		Name: p.cfg.Name, State: p.state(),
+		Succeeded: p.count.succeeded.Load(), Failed: p.count.failed.Load(),
+		DeadLettered: p.count.deadLettered.Load(), Released: p.count.released.Load(),
+		Retried: p.count.retried.Load(), Stale: p.count.stale.Load(),
+		MaxUnsettled: p.cfg.MaxUnsettled, MaxUnsettledBytes: p.cfg.MaxUnsettledBytes,
+		Processor: ProcessorStats{
+			Concurrency: p.cfg.Processor.Concurrency,
+			Queued:      p.pool.dispatch.queued(), Parked: int(p.parker.size.Load()),
+		},
+	}
+	for _, w := range p.pool.workers {
+		if w.slot.Load() != 0 {
+			st.Processor.Busy++
+		}
+	}
+	p.ledger.fill(&st)
+	var errs []error
+	for _, s := range p.sources {
+		ps := s.stats()
+		st.Fetched += ps.Fetched
+		if ps.Err != nil {
+			errs = append(errs, fmt.Errorf("producer %s: %w", s.name, ps.Err))
+		}
+		st.Producers = append(st.Producers, ps)
+	}
+	for _, b := range p.batchers {
+		st.Batchers = append(st.Batchers, b.stats())
+	}
+	if p.deadLetters != nil {
+		errs = append(errs, p.deadLetters.health())
+	}
+	p.mu.Lock()
+	errs = append(errs, p.cause)
+	p.mu.Unlock()
+	st.Err = errors.Join(errs...)
+	st.WaitingFor = st.waitingFor()
+	return st
+}
+
+// fill adds what the ledger knows.
+func (l *ledger) fill(st *Stats) {
+	now := time.Now()
+	st.OldestUnsettled = l.age(now)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	st.Unsettled, st.HighestUnsettled = int(l.taken), int(l.highest)
+	st.UnsettledBytes, st.HighestUnsettledBytes = l.bytes.Taken(), l.highestB
+}
+
+func (l *ledger) unsettled() int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.taken
+}
+
+func (p *Pipeline) state() State {
+	select {
+	case <-p.over:
+		return StateStopped
+	default:
+	}
+	switch {
+	case !p.ran.Load():
+		return StateNew
+	case p.draining.Load():
+		return StateDraining
+	case p.unfirst.Load() > 0:
+		return StateConnecting
+	case p.paused.Load():
+		return StatePaused
+	}
+	return StateRunning
+}
+
+// waitingFor says why nothing moves, from the back to the front: the last stage
+// that holds work and does not hand it on is what the others wait for.
+func (st *Stats) waitingFor() string {
+	for _, b := range st.Batchers {
+		if b.Reporting == b.Concurrency && b.Closed > 0 {
+			return fmt.Sprintf("a free reporter of batcher %s: %d batches wait", b.Name, b.Closed)
+		}
+	}
+	if st.Processor.Busy == st.Processor.Concurrency && st.Processor.Queued > 0 {
+		return fmt.Sprintf("a free worker: %d messages wait", st.Processor.Queued)
+	}
+	for _, p := range st.Producers {
+		switch {
+		case p.Err != nil:
+			return fmt.Sprintf("producer %s: %v", p.Name, p.Err)
+		case st.State == StateConnecting && !p.Connected:
+			return fmt.Sprintf("the first connection of %s", p.Name)
+		}
+	}
+	switch {
+	case st.State == StatePaused:
+		return "resume"
+	case st.Unsettled >= st.MaxUnsettled:
+		return fmt.Sprintf("%d unsettled messages to settle", st.Unsettled)
+	case st.State == StateRunning && st.Processor.Busy == 0:
+		return "messages"
+	}
+	return ""
 }

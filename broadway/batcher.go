@@ -1,0 +1,497 @@
+package broadway
+
+import (
+	"cmp"
+	"container/heap"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// batcher is the batcher stage of one name, with its reporters. One goroutine
+// owns all of its batches; workers and reporters reach it by its mailbox.
+//
+// With PartitionBy it keeps as many shards as there are reporters: a key belongs
+// to one shard, a batch holds keys of one shard, and one batch of a shard is in
+// flight at a time. A member that waits for another attempt blocks its key:
+// later messages of it are set aside.
+type batcher struct {
+	p    *Pipeline
+	cfg  BatcherConfig
+	box  mailbox
+	jobs chan *openBatch // to reporters; never more than idle ones
+
+	// Written by many.
+	held, highest atomic.Int64 // messages, from a processor to their settling
+	scan          atomic.Bool  // some reference drains: look at the open batches
+	fullest       atomic.Int64 // size of the fullest open batch, 0 unless a reporter is idle
+	opened        atomic.Int64
+	closed        atomic.Int64
+	reporting     atomic.Int64
+
+	mu   sync.Mutex // protects following field
+	done []report   // what reporters finished
+
+	// The batcher goroutine's own.
+	open     map[batchID]*openBatch
+	due      deadlines
+	ready    [][]*openBatch // closed batches, by shard
+	busy     []bool         // a batch of the shard is in flight
+	blocked  map[uint64]*blockedKey
+	arrivals uint64
+	turn     int // the shard to look at first
+	timer    *time.Timer
+}
+
+type batchID struct {
+	key   string
+	shard int
+}
+
+// openBatch is a batch that fills, waits for a reporter, or is being reported.
+type openBatch struct {
+	Batch
+	id       batchID
+	state    BatchState
+	deadline time.Time
+	index    int // in deadlines, -1 when not there
+}
+
+// report is what a reporter finished: the batch, and the members that are to
+// be tried again.
+type report struct {
+	batch   *openBatch
+	retries []retry
+}
+
+func newBatcher(p *Pipeline, cfg BatcherConfig) *batcher {
+	shards := 1
+	if p.cfg.Processor.PartitionBy != nil {
+		shards = cfg.Concurrency
+	}
+	b := &batcher{
+		p: p, cfg: cfg, jobs: make(chan *openBatch, cfg.Concurrency),
+		open: map[batchID]*openBatch{}, ready: make([][]*openBatch, shards), busy: make([]bool, shards),
+		blocked: map[uint64]*blockedKey{},
+	}
+	b.box.init()
+	return b
+}
+
+// ordered says whether the order of keys is kept.
+func (b *batcher) ordered() bool { return b.p.cfg.Processor.PartitionBy != nil }
+
+// put takes over a processed message.
+func (b *batcher) put(m *Message) { b.box.post(m) }
+
+// hold counts a message that comes, and says whether the batcher may hold it: not
+// above its bound, nor into the reserve of other batchers.
+func (b *batcher) hold() bool {
+	n := b.held.Add(1)
+	if n <= b.reserve() {
+		b.raise(n)
+		return true
+	}
+	room := int64(b.p.cfg.MaxUnsettled)
+	for _, other := range b.p.batchers {
+		if other != b {
+			room -= max(other.held.Load(), other.reserve())
+		}
+	}
+	if n > min(b.bound(), room) {
+		b.held.Add(-1)
+		return false
+	}
+	b.raise(n)
+	return true
+}
+
+func (b *batcher) raise(n int64) {
+	for h := b.highest.Load(); n > h && !b.highest.CompareAndSwap(h, n); h = b.highest.Load() {
+	}
+}
+
+// bound is the most that the batcher may hold: everything when it is alone, and
+// half otherwise, so that one that is blocked leaves room for others.
+func (b *batcher) bound() int64 {
+	if len(b.p.batchers) == 1 {
+		return int64(b.p.cfg.MaxUnsettled)
+	}
+	return int64(max(b.p.cfg.MaxUnsettled/2, 1))
+}
+
+// reserve is what the others leave to this batcher.
+func (b *batcher) reserve() int64 {
+	n := len(b.p.batchers)
+	if n == 1 {
+		return int64(b.p.cfg.MaxUnsettled)
+	}
+	return int64(min(b.cfg.Size, b.p.cfg.MaxUnsettled/(2*n)))
+}
+
+// run batches until stop is closed, and closes jobs behind itself.
+func (b *batcher) run(stop <-chan struct{}) {
+	defer close(b.jobs)
+	b.timer = time.NewTimer(time.Hour)
+	defer b.timer.Stop()
+	for {
+		b.collect()
+		for m := b.box.pop(); m != nil; m = b.box.pop() {
+			b.take(m)
+		}
+		b.closeDue(time.Now())
+		b.relieve()
+		b.dispatch()
+		b.publish()
+		if !b.box.rest() {
+			continue
+		}
+		select {
+		case <-b.box.wake:
+		case <-b.timer.C:
+		case <-stop:
+			return
+		}
+		b.box.asleep.Store(false)
+	}
+}
+
+// finished hands back a reported batch. Called by reporters.
+func (b *batcher) finished(r report) {
+	b.mu.Lock()
+	b.done = append(b.done, r)
+	b.mu.Unlock()
+	b.box.nudge()
+}
+
+// collect takes in what reporters finished.
+func (b *batcher) collect() {
+	b.mu.Lock()
+	done := b.done
+	b.done = nil
+	b.mu.Unlock()
+	for _, r := range done {
+		b.reporting.Add(-1)
+		if b.ordered() {
+			b.busy[r.batch.id.shard] = false
+			b.resolve(r)
+			continue
+		}
+		for _, again := range r.retries {
+			b.p.parker.park(again)
+		}
+	}
+}
+
+// blockedKey is a key whose member is tried again: trial is that attempt, and
+// aside is what waits for it, in order of arrival.
+type blockedKey struct {
+	trial *Message
+	aside []*Message
+}
+
+// resolve blocks the keys of members that are tried again, parks their first,
+// and frees those of trials that are over.
+func (b *batcher) resolve(r report) {
+	trials := map[uint64]bool{}
+	for _, again := range r.retries {
+		key := again.message.lane
+		if trials[key] {
+			again.message.arrival = b.arrive()
+			b.blocked[key].aside = append(b.blocked[key].aside, again.message)
+			continue
+		}
+		trials[key] = true
+		if k := b.blocked[key]; k != nil {
+			k.trial = again.message
+		} else {
+			b.blocked[key] = &blockedKey{trial: again.message}
+		}
+		b.p.parker.park(again)
+	}
+	for key := range trials {
+		b.setAside(key, r.batch.id.shard)
+	}
+	for _, m := range r.batch.Messages {
+		if k := b.blocked[m.lane]; k != nil && k.trial == m {
+			b.free(m.lane)
+		}
+	}
+}
+
+// setAside takes the messages of key out of the batches of its shard that have
+// not been handed out: the member that failed comes before them.
+func (b *batcher) setAside(key uint64, shard int) {
+	k := b.blocked[key]
+	for _, o := range b.ready[shard] {
+		k.aside = o.strip(key, k.aside)
+	}
+	for id, o := range b.open {
+		if id.shard == shard {
+			k.aside = o.strip(key, k.aside)
+		}
+	}
+	slices.SortFunc(k.aside, func(x, y *Message) int { return cmp.Compare(x.arrival, y.arrival) })
+}
+
+// strip moves the members of key to the end of aside.
+func (o *openBatch) strip(key uint64, aside []*Message) []*Message {
+	kept := o.Messages[:0]
+	for _, m := range o.Messages {
+		if m.lane == key {
+			aside = append(aside, m)
+			o.Bytes -= m.size
+		} else {
+			kept = append(kept, m)
+		}
+	}
+	o.Messages = kept
+	return aside
+}
+
+// free lets what was set aside for key take its place again.
+func (b *batcher) free(key uint64) {
+	k := b.blocked[key]
+	delete(b.blocked, key)
+	for _, m := range k.aside {
+		b.take(m)
+	}
+}
+
+func (b *batcher) arrive() uint64 {
+	b.arrivals++
+	return b.arrivals
+}
+
+// take puts m into its batch, or aside.
+func (b *batcher) take(m *Message) {
+	k := b.blocked[m.lane]
+	if m.retry && m.ref.Draining() || m.giveBack {
+		b.p.release(m)
+		if k != nil && k.trial == m {
+			b.free(m.lane)
+		}
+		return
+	}
+	if m.arrival == 0 || m.retry {
+		m.arrival = b.arrive()
+	}
+	if k != nil && k.trial != m {
+		k.aside = append(k.aside, m)
+		return
+	}
+	b.join(m, time.Now())
+}
+
+// join puts m into the open batch of its key, and closes that when it is full.
+func (b *batcher) join(m *Message, now time.Time) {
+	if m.BatchKey == "" && b.cfg.KeyBy != nil {
+		m.BatchKey = b.cfg.KeyBy(m)
+	}
+	id := batchID{key: m.BatchKey}
+	if b.ordered() {
+		id.shard = int(mix(m.lane) >> 8 % uint64(len(b.busy)))
+	}
+	o := b.open[id]
+	if o != nil {
+		if t, fits := b.fits(o, m); !fits {
+			b.close(o, t)
+			o = nil
+		}
+	}
+	if o == nil {
+		o = b.begin(id, now)
+	}
+	o.Messages = append(o.Messages, m)
+	o.Bytes += m.size
+	complete := o.state != nil && o.state.Add(m)
+	switch {
+	case len(o.Messages) >= b.cfg.Size:
+		b.close(o, TriggerSize)
+	case m.BatchMode == Flush:
+		b.close(o, TriggerFlush)
+	case m.ref.Draining():
+		b.close(o, TriggerDrain)
+	case complete:
+		b.close(o, TriggerPolicy)
+	case o.state != nil:
+		b.schedule(o, o.state.Deadline())
+	}
+}
+
+// fits says whether m may join o, and if not, why o is closed before it.
+func (b *batcher) fits(o *openBatch, m *Message) (Trigger, bool) {
+	if b.cfg.Bytes > 0 && len(o.Messages) > 0 && o.Bytes+m.size > b.cfg.Bytes {
+		return TriggerBytes, false
+	}
+	return TriggerPolicy, o.state == nil || len(o.Messages) == 0 || o.state.Fits(m)
+}
+
+// begin opens a batch.
+func (b *batcher) begin(id batchID, now time.Time) *openBatch {
+	o := &openBatch{Batch: Batch{Batcher: b.cfg.Name, Key: id.key}, id: id, index: -1}
+	b.open[id] = o
+	if b.cfg.Policy != nil {
+		o.state = b.cfg.Policy.Open(now)
+	}
+	if b.cfg.Timeout > 0 {
+		b.schedule(o, now.Add(b.cfg.Timeout))
+	}
+	return o
+}
+
+// schedule sets the deadline of o, unless it has an earlier one.
+func (b *batcher) schedule(o *openBatch, at time.Time) {
+	switch {
+	case at.IsZero() || o.index >= 0 && !at.Before(o.deadline):
+	case o.index >= 0:
+		o.deadline = at
+		heap.Fix(&b.due, o.index)
+	default:
+		o.deadline = at
+		heap.Push(&b.due, o)
+	}
+}
+
+// close takes o out of the open batches and makes it wait for a reporter.
+func (b *batcher) close(o *openBatch, t Trigger) {
+	delete(b.open, o.id)
+	if o.index >= 0 {
+		heap.Remove(&b.due, o.index)
+	}
+	o.Trigger = t
+	b.ready[o.id.shard] = append(b.ready[o.id.shard], o)
+}
+
+// closeDue closes batches whose time has come, and sets the timer for the next.
+func (b *batcher) closeDue(now time.Time) {
+	for len(b.due) > 0 && !b.due[0].deadline.After(now) {
+		b.close(b.due[0], TriggerTimeout)
+	}
+	if b.scan.Swap(false) {
+		for _, o := range b.open {
+			if slices.ContainsFunc(o.Messages, func(m *Message) bool { return m.ref.Draining() }) {
+				b.close(o, TriggerDrain)
+			}
+		}
+	}
+	wait := time.Hour
+	if len(b.due) > 0 {
+		wait = b.due[0].deadline.Sub(now)
+	}
+	b.timer.Reset(wait)
+}
+
+// relieve closes open batches that cannot grow: all of them when nothing more
+// comes, the fullest when no credit is free. A worker that is idle says that no
+// message waits before the batcher.
+func (b *batcher) relieve() {
+	switch {
+	case len(b.open) > 0 && (b.p.cut.Load() || b.p.quiescing() && b.p.pool.idle()):
+		for _, o := range b.open {
+			b.close(o, TriggerDrain)
+		}
+	case len(b.open) > 0 && b.p.pool.idle() && b.idleReporter() && b.p.starved():
+		fullest := b.fullestOpen()
+		b.fullest.Store(int64(len(fullest.Messages)))
+		if !b.p.mayRelieve(b) {
+			return
+		}
+		b.close(fullest, TriggerPressure)
+	}
+	if b.fullest.Swap(0) > 0 {
+		b.p.nudge() // others may have stood back for this one
+	}
+}
+
+func (b *batcher) idleReporter() bool {
+	return int(b.reporting.Load())+b.closedCount() < b.cfg.Concurrency
+}
+
+func (b *batcher) fullestOpen() *openBatch {
+	var fullest *openBatch
+	for _, o := range b.open {
+		if fullest == nil || len(o.Messages) > len(fullest.Messages) {
+			fullest = o
+		}
+	}
+	return fullest
+}
+
+func (b *batcher) closedCount() int {
+	n := 0
+	for _, shard := range b.ready {
+		n += len(shard)
+	}
+	return n
+}
+
+// dispatch hands closed batches to idle reporters.
+func (b *batcher) dispatch() {
+	for tried := 0; tried < len(b.ready) && int(b.reporting.Load()) < b.cfg.Concurrency; {
+		shard := b.turn % len(b.ready)
+		o := b.next(shard)
+		if o == nil {
+			b.turn++
+			tried++
+			continue
+		}
+		tried = 0
+		b.busy[shard] = b.ordered()
+		b.reporting.Add(1)
+		b.jobs <- o // never blocks: fewer are out than there are reporters
+		if b.ordered() {
+			b.turn++
+		}
+	}
+}
+
+// next takes the oldest closed batch of shard, unless one of it is in flight.
+// A batch that was stripped of all its members is forgotten.
+func (b *batcher) next(shard int) *openBatch {
+	for len(b.ready[shard]) > 0 && !b.busy[shard] {
+		o := b.ready[shard][0]
+		b.ready[shard] = b.ready[shard][1:]
+		if len(o.Messages) > 0 {
+			return o
+		}
+	}
+	return nil
+}
+
+// publish tells Stats what is open and closed.
+func (b *batcher) publish() {
+	b.opened.Store(int64(len(b.open)))
+	b.closed.Store(int64(b.closedCount()))
+}
+
+func (b *batcher) stats() BatcherStats {
+	return BatcherStats{
+		Name: b.cfg.Name, Concurrency: b.cfg.Concurrency,
+		Held: int(b.held.Load()), HighestHeld: int(b.highest.Load()), Bound: int(b.bound()),
+		Open: int(b.opened.Load()), Closed: int(b.closed.Load()), Reporting: int(b.reporting.Load()),
+	}
+}
+
+// deadlines is a heap of open batches by deadline.
+type deadlines []*openBatch
+
+func (d deadlines) Len() int           { return len(d) }
+func (d deadlines) Less(i, j int) bool { return d[i].deadline.Before(d[j].deadline) }
+func (d deadlines) Swap(i, j int) {
+	d[i], d[j] = d[j], d[i]
+	d[i].index, d[j].index = i, j
+}
+func (d *deadlines) Push(x any) {
+	o := x.(*openBatch)
+	o.index = len(*d)
+	*d = append(*d, o)
+}
+func (d *deadlines) Pop() any {
+	old := *d
+	o := old[len(old)-1]
+	*d = old[:len(old)-1]
+	o.index = -1
+	return o
+}

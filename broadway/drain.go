@@ -1,0 +1,173 @@
+package broadway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// minTail is the least of the drain that is kept for acknowledging and closing.
+const minTail = 2 * time.Second
+
+// drain owns the goroutines behind the producers, and ends them in order:
+//
+//	no more Fetch → producers stop their inflow → the pool empties → open
+//	batches are closed → reporters return → dead letters are confirmed → all
+//	is acknowledged → stages end → producers close
+type drain struct {
+	p            *Pipeline
+	stopWorking  context.CancelCauseFunc
+	stopSettling context.CancelCauseFunc
+	stop         chan struct{} // closed when nothing is unsettled, or time is up
+	stages       sync.WaitGroup
+}
+
+// start starts every stage behind the producers.
+func (d *drain) start(working, settling context.Context) {
+	p := d.p
+	for _, s := range p.sources {
+		d.stages.Go(func() { s.settler.run(settling, d.stop) })
+	}
+	if p.deadLetters != nil {
+		d.stages.Go(func() { p.deadLetters.run(settling, d.stop) })
+	}
+	for _, b := range p.batchers {
+		d.stages.Go(func() { b.run(d.stop) })
+		for range b.cfg.Concurrency {
+			d.stages.Go(func() { b.reportAll(working, d.stages.Go) })
+		}
+	}
+	d.stages.Go(func() { p.parker.run(d.stop) })
+	d.stages.Go(func() { p.pool.watch(d.stop) })
+	p.pool.start(working)
+}
+
+// run drains after the last Fetch has returned. Without a cause to hurry, every
+// source being done, it takes the time that it takes.
+func (d *drain) run(fetching, settling context.Context) error {
+	p := d.p
+	p.draining.Store(true)
+	clock := d.startClock(fetching)
+	defer clock.stop()
+	d.drainProducers(settling)
+	p.nudge()
+	stuck := p.ledger.empty(settling)
+	close(d.stop)
+	close(p.pool.stop)
+	d.wait(settling)
+	clock.stop()
+	closing := d.closeProducers()
+	return p.verdict(stuck, closing)
+}
+
+// deadlines of a drain: handlers, then everything.
+type drainClock struct{ stop func() }
+
+// startClock starts the drain's deadline when ctx ends: at once, usually.
+func (d *drain) startClock(ctx context.Context) drainClock {
+	var mu sync.Mutex
+	var timers []*time.Timer
+	stopped := false
+	unwatch := context.AfterFunc(ctx, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if stopped {
+			return
+		}
+		total := d.p.cfg.DrainTimeout
+		handlers := total - min(max(total/5, minTail), total/2)
+		by := time.Now().Add(handlers)
+		d.p.parker.hurry(func(r retry) bool { return r.due.After(by) })
+		timers = append(timers, time.AfterFunc(handlers, d.cutHandlers), time.AfterFunc(total, func() { d.stopSettling(ErrDrainTimeout) }))
+	})
+	return drainClock{stop: func() {
+		unwatch()
+		mu.Lock()
+		defer mu.Unlock()
+		stopped = true
+		for _, t := range timers {
+			t.Stop()
+		}
+	}}
+}
+
+// cutHandlers ends the handlers' part of the drain: their contexts end, and what
+// nobody holds is released.
+func (d *drain) cutHandlers() {
+	d.p.cut.Store(true)
+	d.stopWorking(ErrDrainTimeout)
+	d.p.sweep(nil)
+	d.p.parker.hurry(func(retry) bool { return true })
+	d.p.nudge()
+}
+
+// drainProducers stops the inflow of sources that push.
+func (d *drain) drainProducers(ctx context.Context) {
+	var wg sync.WaitGroup
+	for _, s := range d.p.sources {
+		if drainer, ok := s.producer.(Drainer); ok {
+			wg.Go(func() {
+				if err := drainer.Drain(ctx); err != nil {
+					d.p.log().Error("draining failed", "producer", s.name, "err", err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+// wait waits for the stages, but not for handlers that ignore the end of their
+// context: they cannot be ended, and what they return counts for nothing. This
+// is the one place where a goroutine is not waited for.
+func (d *drain) wait(ctx context.Context) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		d.p.pool.wg.Wait()
+		d.stages.Wait()
+	}()
+	select {
+	case <-done:
+		return
+	default:
+	}
+	if d.p.aborted.Load() {
+		short, cancel := context.WithTimeout(context.WithoutCancel(ctx), minTail)
+		defer cancel()
+		ctx = short
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// closeProducers closes all producers.
+func (d *drain) closeProducers() error {
+	errs := make([]error, len(d.p.sources))
+	var wg sync.WaitGroup
+	for i, s := range d.p.sources {
+		wg.Go(func() {
+			if err := s.producer.Close(); err != nil {
+				errs[i] = fmt.Errorf("producer %s: close: %w", s.name, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// verdict is what Run returns.
+func (p *Pipeline) verdict(stuck, closing error) error {
+	p.mu.Lock()
+	cause := p.cause
+	p.mu.Unlock()
+	errs := []error{cause}
+	left := p.ledger.unsettled()
+	if cut := p.count.cut.Load(); !p.aborted.Load() && (stuck != nil || cut > 0) {
+		errs = append(errs, fmt.Errorf("%w: %d messages were given back unfinished, %d are still held by handlers", ErrDrainTimeout, cut, left))
+	}
+	return errors.Join(append(errs, closing)...)
+}

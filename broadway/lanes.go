@@ -1,0 +1,188 @@
+package broadway
+
+import (
+	"context"
+	"sync/atomic"
+)
+
+// lanesPerWorker makes it unlikely that two keys share a lane by chance.
+const lanesPerWorker = 64
+
+// laneVisit is how many messages a worker handles before it lets go of a lane
+// that others could wait behind.
+const laneVisit = 32
+
+// lanes is the dispatcher that keeps the order of each key. A message goes to
+// the lane that its key hashes to; one worker owns a lane at a time. A message
+// that waits for another attempt blocks its key, not its lane.
+type lanes struct {
+	pool    *pool
+	lanes   []lane
+	ready   chan *lane // a lane is in it once at most, so it never blocks
+	waiting atomic.Int64
+}
+
+// lane is the mailbox of the keys that hash to it.
+//
+// Whoever swaps scheduled from false to true puts the lane into ready; the
+// worker that takes it out owns what is marked so until it swaps it back.
+type lane struct {
+	inbox     queue
+	waiting   atomic.Int64 // in inbox and local; for a moment one less than there are
+	scheduled atomic.Bool
+
+	// The owner's.
+	local   []*Message            // before inbox
+	blocked map[uint64][]*Message // by key: what waits for its parked message
+}
+
+func newLanes(l *pool) *lanes {
+	n := lanesPerWorker * l.cfg.Concurrency
+	d := &lanes{pool: l, lanes: make([]lane, n), ready: make(chan *lane, n)}
+	for i := range d.lanes {
+		d.lanes[i].inbox.init()
+	}
+	return d
+}
+
+func (d *lanes) publish(messages []*Message) {
+	for _, m := range messages {
+		m.lane = d.pool.cfg.PartitionBy(m)
+	}
+	d.waiting.Add(int64(len(messages)))
+	for _, m := range messages {
+		d.deliver(m)
+	}
+}
+
+func (d *lanes) requeue(m *Message) {
+	d.waiting.Add(1)
+	d.deliver(m)
+}
+
+func (d *lanes) deliver(m *Message) {
+	l := &d.lanes[mix(m.lane)%uint64(len(d.lanes))]
+	l.inbox.push(m)
+	l.waiting.Add(1)
+	if l.scheduled.CompareAndSwap(false, true) {
+		d.ready <- l
+	}
+}
+
+// mix spreads the bits of a key that may be a small number: the finaliser of
+// SplitMix64.
+func mix(x uint64) uint64 {
+	x ^= x >> 30
+	x *= 0xbf58476d1ce4e5b9
+	x ^= x >> 27
+	x *= 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+func (d *lanes) queued() int { return int(d.waiting.Load()) }
+
+func (d *lanes) await(w *worker, stop <-chan struct{}) bool {
+	select {
+	case w.lane = <-d.ready:
+		return true
+	default:
+	}
+	return d.pool.rest(func() bool {
+		select {
+		case w.lane = <-d.ready:
+			return true
+		case <-stop:
+			return false
+		}
+	})
+}
+
+func (d *lanes) visit(ctx context.Context, w *worker) {
+	for ctx.Err() == nil || w.lane != nil {
+		l := w.lane
+		w.lane = nil
+		if l == nil {
+			select {
+			case l = <-d.ready:
+			default:
+				return
+			}
+		}
+		if !d.visitLane(ctx, w, l) {
+			return
+		}
+	}
+}
+
+// visitLane handles some messages of l, and says whether the visit may go on.
+func (d *lanes) visitLane(ctx context.Context, w *worker, l *lane) bool {
+	defer d.letGo(l)
+	for range laneVisit {
+		m := l.pop()
+		if m == nil {
+			break
+		}
+		if d.waiting.Add(-1) == int64(d.pool.cfg.Concurrency*d.pool.cfg.MinDemand) {
+			d.pool.p.ledger.look()
+		}
+		if waits, blocked := l.blocked[m.lane]; blocked && !m.retry {
+			l.blocked[m.lane] = append(waits, m)
+			continue
+		}
+		if !d.handle(ctx, w, l, m) {
+			return false
+		}
+	}
+	return !w.over()
+}
+
+// handle handles m, and blocks or frees its key: also when the handler calls
+// runtime.Goexit, which ends the goroutine here.
+func (d *lanes) handle(ctx context.Context, w *worker, l *lane, m *Message) bool {
+	key, trial := m.lane, m.retry // whoever gets m next may write it
+	defer func() { d.note(l, key, trial, w.verdict) }()
+	return w.handle(ctx, m)
+}
+
+// note does what the outcome of a message means for its key; trial says that it
+// was tried again, so that others may wait for it.
+func (d *lanes) note(l *lane, key uint64, trial bool, v verdict) {
+	if v == parked {
+		if l.blocked == nil {
+			l.blocked = map[uint64][]*Message{}
+		}
+		if _, ok := l.blocked[key]; !ok {
+			l.blocked[key] = nil
+		}
+		return
+	}
+	if trial {
+		waits := l.blocked[key]
+		delete(l.blocked, key)
+		l.local = append(waits, l.local...)
+		l.waiting.Add(int64(len(waits)))
+		d.waiting.Add(int64(len(waits)))
+	}
+}
+
+func (l *lane) pop() (m *Message) {
+	if len(l.local) > 0 {
+		m, l.local = l.local[0], l.local[1:]
+	} else {
+		m = l.inbox.pop()
+	}
+	if m != nil {
+		l.waiting.Add(-1)
+	}
+	return m
+}
+
+// letGo gives the lane up, or schedules it again when there is more. A push
+// counts before it looks at scheduled: if it counted before this reads waiting,
+// it is seen here; if not, it schedules the lane itself.
+func (d *lanes) letGo(l *lane) {
+	l.scheduled.Store(false)
+	if l.waiting.Load() > 0 && l.scheduled.CompareAndSwap(false, true) {
+		d.ready <- l
+	}
+}

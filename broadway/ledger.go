@@ -1,0 +1,354 @@
+package broadway
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/gobroadway/gobroadway/broadway/stage"
+)
+
+// chunk is what one Fetch brought of one AckRef: the unit of accounting.
+type chunk struct {
+	source    *source
+	ref       *AckRef
+	messages  []*Message
+	fetchedAt time.Time
+
+	// ledger's lock
+	remaining  int
+	prev, next *chunk
+}
+
+// ledger holds the bounds of a pipeline: what is asked of all its producers plus
+// what is unsettled stays within MaxUnsettled and MaxUnsettledBytes.
+//
+// Credit asserts that at each transition. A producer with a prefetch has its
+// own ledger of messages, reserved out of the whole; the others share one.
+type ledger struct {
+	mu sync.Mutex // protects following fields
+
+	shared   *stage.Credit // messages, for producers without a prefetch
+	bytes    *stage.Credit
+	own      map[*source]*stage.Credit
+	bound    int64 // messages, over all
+	taken    int64
+	highest  int64
+	highestB int64
+
+	live    int // sources that have not ended
+	blocked int // live sources that wait for credit
+	waiters map[*source]chan struct{}
+	alone   *source // waits until nothing is unsettled: nobody else is asked
+
+	oldest, newest *chunk
+	idle           chan struct{} // closed when nothing is unsettled; nil without a waiter
+}
+
+func newLedger(messages, bytes int64, sources []*source) *ledger {
+	l := &ledger{
+		bound: messages, bytes: stage.NewCredit(bytes),
+		own: map[*source]*stage.Credit{}, waiters: map[*source]chan struct{}{},
+	}
+	rest := messages
+	for _, s := range sources {
+		if n := int64(s.traits.Prefetch); n > 0 {
+			l.own[s] = stage.NewCredit(n)
+			rest -= n
+		}
+	}
+	if len(l.own) < len(sources) {
+		l.shared = stage.NewCredit(rest) // validate saw that it is at least 1
+	}
+	return l
+}
+
+func (l *ledger) credit(s *source) *stage.Credit {
+	if c := l.own[s]; c != nil {
+		return c
+	}
+	return l.shared
+}
+
+// ask reserves credit for s: up to want messages, at least one, and bytes in
+// proportion; or need bytes for one message, when need is not 0. It waits until
+// there is some. onBlocked is called, without the lock, when it has to wait.
+func (l *ledger) ask(ctx context.Context, s *source, want func() int, need int64, onBlocked func()) (Demand, error) {
+	defer l.unblock(s)
+	for {
+		if err := context.Cause(ctx); err != nil {
+			return Demand{}, err
+		}
+		w := want()
+		d, wake, starved := l.tryAsk(s, int64(w), need)
+		if d.Messages > 0 {
+			return d, nil
+		}
+		if starved {
+			onBlocked()
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// tryAsk reserves what it can. Without any it returns the channel to wait on,
+// and whether it was for want of credit (and not because want was 0).
+func (l *ledger) tryAsk(s *source, want, need int64) (d Demand, wake <-chan struct{}, starved bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if want > 0 {
+		if d = l.reserve(s, want, need); d.Messages > 0 {
+			return d, nil, false
+		}
+	}
+	ch := l.waiters[s]
+	if ch == nil {
+		ch = make(chan struct{}, 1)
+		l.waiters[s] = ch
+	}
+	if want > 0 && !s.blocked {
+		s.blocked = true
+		l.blocked++
+	}
+	if want <= 0 && s.blocked {
+		s.blocked = false
+		l.blocked--
+	}
+	return Demand{}, ch, want > 0
+}
+
+func (l *ledger) reserve(s *source, want, need int64) Demand {
+	if l.alone != nil && l.alone != s {
+		return Demand{}
+	}
+	c := l.credit(s)
+	if need > 0 {
+		return l.reserveOne(s, c, need)
+	}
+	want = min(want, l.fairShare(s, c))
+	if want <= 0 || l.bytes.Free() <= 0 {
+		return Demand{}
+	}
+	size := float64(l.bytes.Bound()) * float64(want) / float64(l.bound)
+	s.asked = true
+	return Demand{Messages: int(c.Reserve(want)), Bytes: l.bytes.Reserve(max(1, int64(size)))}
+}
+
+// fairShare keeps a floor free for each other source of the shared credit that
+// is not asked now; a source whose last ask was not filled gets only its floor.
+func (l *ledger) fairShare(s *source, c *stage.Credit) int64 {
+	if c != l.shared || l.live <= 1 {
+		return c.Free()
+	}
+	floor := max(1, c.Bound()/int64(8*l.live))
+	if !s.filled {
+		return min(floor, c.Free())
+	}
+	kept := int64(0)
+	for other := range l.waiters {
+		if other != s && l.own[other] == nil && !other.asked && !other.ended {
+			kept += floor
+		}
+	}
+	return max(min(floor, c.Free()), c.Free()-kept)
+}
+
+// reserveOne reserves for one message of need bytes, which passes alone when it
+// is larger than the bound.
+func (l *ledger) reserveOne(s *source, c *stage.Credit, need int64) Demand {
+	if c.Free() == 0 {
+		return Demand{}
+	}
+	if l.bytes.Free() >= need {
+		l.bytes.Reserve(need)
+	} else if !l.bytes.ReserveAlone(need) {
+		l.alone = s
+		return Demand{}
+	}
+	l.alone = nil
+	s.asked = true
+	c.Reserve(1)
+	return Demand{Messages: 1, Bytes: need}
+}
+
+// unblock says that s no longer waits for credit.
+func (l *ledger) unblock(s *source) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if s.blocked {
+		s.blocked = false
+		l.blocked--
+	}
+	if l.alone == s {
+		l.alone = nil
+		l.wakeAll()
+	}
+}
+
+// arrived turns a reservation into taken credit for chunks, and gives the rest
+// of it back.
+func (l *ledger) arrived(s *source, d Demand, chunks []*chunk, bytes int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var n int64
+	for _, c := range chunks {
+		n += int64(len(c.messages))
+		c.remaining = len(c.messages)
+		l.link(c)
+	}
+	c := l.credit(s)
+	c.Take(n)
+	c.Cancel(int64(d.Messages) - n)
+	l.bytes.Take(bytes)
+	l.bytes.Cancel(d.Bytes - bytes)
+	l.taken += n
+	l.highest = max(l.highest, l.taken)
+	l.highestB = max(l.highestB, l.bytes.Taken())
+	s.asked = false
+	s.filled = n == int64(d.Messages) || bytes >= d.Bytes
+	if int64(d.Messages) > n || d.Bytes > bytes {
+		l.wakeAll()
+	}
+}
+
+func (l *ledger) link(c *chunk) {
+	c.prev = l.newest
+	if l.newest != nil {
+		l.newest.next = c
+	} else {
+		l.oldest = c
+	}
+	l.newest = c
+}
+
+func (l *ledger) unlink(c *chunk) {
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		l.oldest = c.next
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	} else {
+		l.newest = c.prev
+	}
+	c.messages = nil
+}
+
+// settled returns the credit of messages of s.
+func (l *ledger) settled(s *source, messages []*Message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var bytes int64
+	for _, m := range messages {
+		bytes += m.size
+		if m.chunk.remaining--; m.chunk.remaining == 0 {
+			l.unlink(m.chunk)
+		}
+	}
+	n := int64(len(messages))
+	l.credit(s).Return(n)
+	l.bytes.Return(bytes)
+	l.taken -= n
+	if l.taken == 0 && l.idle != nil {
+		close(l.idle)
+		l.idle = nil
+	}
+	l.wakeAll()
+}
+
+// wakeAll makes every source that waits for credit look again.
+func (l *ledger) wakeAll() {
+	for _, ch := range l.waiters {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// look makes every source that waits look at its demand again.
+func (l *ledger) look() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.wakeAll()
+}
+
+// started and finished count live sources.
+func (l *ledger) started(sources []*source) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.live = len(sources)
+	for _, s := range sources {
+		s.ended = false
+	}
+}
+
+func (l *ledger) finished(s *source) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.live--
+	s.ended = true
+	delete(l.waiters, s)
+	l.wakeAll()
+}
+
+// starved says that no source can be asked for want of credit, so that nothing
+// new arrives until something settles.
+func (l *ledger) starved() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.live > 0 && l.blocked == l.live
+}
+
+// empty waits until nothing is unsettled or ctx ends.
+func (l *ledger) empty(ctx context.Context) error {
+	l.mu.Lock()
+	if l.taken == 0 {
+		l.mu.Unlock()
+		return nil
+	}
+	if l.idle == nil {
+		l.idle = make(chan struct{})
+	}
+	idle := l.idle
+	l.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// unclaimed lists the messages of ref (of every reference, when nil) that no
+// worker has claimed, having released them in their state.
+func (l *ledger) unclaimed(ref *AckRef) []*Message {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []*Message
+	for c := l.oldest; c != nil; c = c.next {
+		if ref != nil && c.ref != ref {
+			continue
+		}
+		for _, m := range c.messages {
+			if m.state.CompareAndSwap(stateOpen, stateReleased) {
+				out = append(out, m)
+			}
+		}
+	}
+	return out
+}
+
+// age is how long ago the oldest unsettled message was fetched.
+func (l *ledger) age(now time.Time) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.oldest == nil {
+		return 0
+	}
+	return now.Sub(l.oldest.fetchedAt)
+}

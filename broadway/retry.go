@@ -1,0 +1,105 @@
+package broadway
+
+import (
+	"container/heap"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// parker holds messages that wait for their next attempt. They count as
+// unsettled and occupy no worker.
+type parker struct {
+	p    *Pipeline
+	wake chan struct{}
+	size atomic.Int64
+
+	mu   sync.Mutex // protects following fields
+	heap dueHeap
+}
+
+func newParker(p *Pipeline) *parker { return &parker{p: p, wake: make(chan struct{}, 1)} }
+
+// crowded says that no more may be parked: at most a quarter of the bound is.
+func (k *parker) crowded() bool {
+	return k.size.Load() >= int64(max(k.p.cfg.MaxUnsettled/4, 1))
+}
+
+func (k *parker) park(r retry) {
+	r.due = time.Now().Add(r.wait)
+	k.size.Add(1)
+	k.mu.Lock()
+	heap.Push(&k.heap, r)
+	k.mu.Unlock()
+	k.nudge()
+}
+
+func (k *parker) nudge() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// hurry makes those retries due that pick chooses, to be given back by the stage
+// that they are due at.
+func (k *parker) hurry(pick func(retry) bool) {
+	k.mu.Lock()
+	for i := range k.heap {
+		if r := &k.heap[i]; pick(*r) {
+			r.due = time.Time{}
+			r.message.giveBack = true
+		}
+	}
+	heap.Init(&k.heap)
+	k.mu.Unlock()
+	k.nudge()
+}
+
+// run sends parked messages back to their stages when they are due.
+func (k *parker) run(stop <-chan struct{}) {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		due, next := k.take(time.Now())
+		for _, r := range due {
+			k.size.Add(-1)
+			k.p.resume(r)
+		}
+		timer.Reset(next)
+		select {
+		case <-k.wake:
+		case <-timer.C:
+		case <-stop:
+			return
+		}
+	}
+}
+
+// take removes what is due, and says how long to wait for the next.
+func (k *parker) take(now time.Time) (due []retry, next time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for len(k.heap) > 0 && !k.heap[0].due.After(now) {
+		due = append(due, heap.Pop(&k.heap).(retry))
+	}
+	if len(k.heap) > 0 {
+		return due, k.heap[0].due.Sub(now)
+	}
+	return due, time.Hour
+}
+
+// dueHeap is a heap of retries by the time they are due.
+type dueHeap []retry
+
+func (h dueHeap) Len() int           { return len(h) }
+func (h dueHeap) Less(i, j int) bool { return h[i].due.Before(h[j].due) }
+func (h dueHeap) Swap(i, j int)      { h[i], h[j] = h[j], h[i] }
+func (h *dueHeap) Push(x any)        { *h = append(*h, x.(retry)) }
+func (h *dueHeap) Pop() any {
+	old := *h
+	r := old[len(old)-1]
+	old[len(old)-1] = retry{}
+	*h = old[:len(old)-1]
+	return r
+}
