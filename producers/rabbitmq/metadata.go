@@ -1,0 +1,148 @@
+package rabbitmq
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// Metadata is what RabbitMQ tells about a message: the Metadata of each
+// broadway.Message of a Producer, as a *Metadata.
+type Metadata struct {
+	// Queue is where the message was consumed from.
+	Queue string
+	// Exchange and RoutingKey are what it was published to.
+	Exchange   string
+	RoutingKey string
+	// Headers are the application's and the broker's, with their types on the
+	// wire. Nil when there are none.
+	Headers Table
+
+	ContentType     string
+	ContentEncoding string
+	// Persistent says that the message survives a restart of the broker, in a
+	// durable queue.
+	Persistent bool
+	// Priority is 0 to 255.
+	Priority uint8
+	// CorrelationID and ReplyTo belong to request and reply.
+	CorrelationID string
+	ReplyTo       string
+	// Expiration is the message's time to live, in milliseconds, as text; ""
+	// for none.
+	Expiration string
+	// ID is the publisher's message id; see also MessageID.
+	ID string
+	// Timestamp is the publisher's, in seconds; zero when there is none.
+	Timestamp time.Time
+	// Type, UserID and AppID are the publisher's; the broker checks the user.
+	Type   string
+	UserID string
+	AppID  string
+
+	// ConsumerTag and DeliveryTag are those of this delivery, within its
+	// session.
+	ConsumerTag string
+	DeliveryTag uint64
+	// Redelivered says that the broker delivered the message before, to anyone.
+	Redelivered bool
+	// DeliveryCount is how often the broker counted a delivery of the message
+	// before: x-acquired-count (RabbitMQ 4.3 and later), else x-delivery-count,
+	// both of quorum queues. 0 when the broker does not tell.
+	DeliveryCount int64
+
+	payload []byte
+}
+
+var (
+	_ broadway.Identifier = (*Metadata)(nil)
+	_ broadway.Enveloped  = (*Metadata)(nil)
+)
+
+// MessageID is the queue and the publisher's message id. AMQP has no other id
+// that survives a redelivery: without one it is the queue and a digest of the
+// message, which is the same for equal messages.
+func (m *Metadata) MessageID() string {
+	if m.ID != "" {
+		return m.Queue + "/" + m.ID
+	}
+	digest := sha256.New()
+	field := func(s string) {
+		digest.Write(strconv.AppendInt(nil, int64(len(s)), 10))
+		digest.Write([]byte{':'})
+		digest.Write([]byte(s))
+	}
+	field(m.Exchange)
+	field(m.RoutingKey)
+	field(m.CorrelationID)
+	field(m.Type)
+	field(m.AppID)
+	if !m.Timestamp.IsZero() {
+		field(strconv.FormatInt(m.Timestamp.Unix(), 10))
+	}
+	digest.Write(m.payload)
+	return m.Queue + "/sha256-" + hex.EncodeToString(digest.Sum(nil)[:16])
+}
+
+// MessageOrigin is the queue.
+func (m *Metadata) MessageOrigin() string { return m.Queue }
+
+// MessageKey is nil: a routing key says where a message goes, not what it
+// belongs to.
+func (m *Metadata) MessageKey() []byte { return nil }
+
+// MessageHeaders are the headers in the order of their keys, as AMQP keeps none.
+// Strings and bytes are as they are; nil is nil; times are in RFC 3339, tables
+// and arrays in JSON, everything else in decimal notation.
+func (m *Metadata) MessageHeaders() []broadway.Header { return m.Headers.headers() }
+
+// fill makes m the metadata of d.
+func (m *Metadata) fill(d *amqp.Delivery, queue string) {
+	*m = Metadata{
+		Queue: queue, Exchange: d.Exchange, RoutingKey: d.RoutingKey,
+		Headers:     fromWire(d.Headers),
+		ContentType: d.ContentType, ContentEncoding: d.ContentEncoding,
+		Persistent: d.DeliveryMode == amqp.Persistent, Priority: d.Priority,
+		CorrelationID: d.CorrelationId, ReplyTo: d.ReplyTo, Expiration: d.Expiration,
+		ID: d.MessageId, Timestamp: d.Timestamp, Type: d.Type, UserID: d.UserId, AppID: d.AppId,
+		ConsumerTag: d.ConsumerTag, DeliveryTag: d.DeliveryTag, Redelivered: d.Redelivered,
+		payload: d.Body,
+	}
+	m.DeliveryCount = deliveryCount(m)
+}
+
+// deliveryCount reads the broker's count. A publisher can set the same headers:
+// on a message that was not delivered before they are not the broker's.
+func deliveryCount(m *Metadata) int64 {
+	if !m.Redelivered || len(m.Headers) == 0 {
+		return 0
+	}
+	for _, header := range [...]string{"x-acquired-count", "x-delivery-count"} {
+		if n, ok := integer(m.Headers[header]); ok {
+			return min(max(n, 0), 1<<30)
+		}
+	}
+	return 0
+}
+
+// weight is how many bytes a message counts for: its payload and headers.
+func (m *Metadata) weight() int64 {
+	n := int64(len(m.payload))
+	for key, value := range m.Headers {
+		n += int64(len(key))
+		switch v := value.(type) {
+		case string:
+			n += int64(len(v))
+		case []byte:
+			n += int64(len(v))
+		default:
+			n += 8
+		}
+	}
+	return n
+}

@@ -1,0 +1,270 @@
+package rabbitmq
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/gobroadway/gobroadway/acknowledgers"
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// slabSize is how many messages are allocated at once.
+const slabSize = 64
+
+// session is one connection with one channel, at most one consumer on it, and
+// the epoch of what that consumer got. Three kinds of goroutines meet in it: the
+// pump takes deliveries in, Fetch and the acknowledger calls of the pipeline
+// work on the ledger, and the owner (serve) alone talks to the broker.
+type session struct {
+	p     *Producer
+	link  *link
+	ch    *amqp.Channel
+	ref   *broadway.AckRef
+	queue string // as the broker named it
+	tag   string // of the consumer
+
+	// deliveries is closed when the consumer is gone, and nothing else says so
+	// in every case; closed and canceled tell why.
+	deliveries <-chan amqp.Delivery
+	closed     chan *amqp.Error
+	canceled   chan string
+
+	ready    chan struct{} // a delivery is there to be fetched
+	wake     chan struct{} // something is to be sent
+	commands chan command
+	over     chan struct{} // closed when serve has returned
+
+	lag     atomic.Int64 // messages in the queue, ready to be delivered; -1 unknown
+	settled atomic.Bool  // something was sent for a message
+
+	mu      sync.Mutex // protects following fields
+	ledger  acknowledgers.Deliveries
+	buffer  []*broadway.Message // delivered, not fetched
+	holding bool                // nothing is handed out any longer
+	ended   bool                // nothing can be sent any longer
+	broken  error               // the broker broke the protocol
+}
+
+var (
+	_ broadway.Acknowledger = (*session)(nil)
+	_ broadway.Releaser     = (*session)(nil)
+)
+
+// consume starts a consumer. The client buffers what comes before somebody reads.
+func (s *session) consume() (<-chan amqp.Delivery, error) {
+	c := s.p.cfg.Consumer
+	arguments := make(Table, len(c.Arguments)+1)
+	for key, value := range c.Arguments {
+		arguments[key] = value
+	}
+	if c.Priority != 0 {
+		arguments["x-priority"] = c.Priority
+	}
+	wire, err := toWire(arguments)
+	if err != nil {
+		return nil, fmt.Errorf("consume: %w", err)
+	}
+	deliveries, err := s.ch.Consume(s.queue, s.tag, false, c.Exclusive, false, false, wire)
+	if err != nil {
+		return nil, fmt.Errorf("consume: %w", plain(err))
+	}
+	return deliveries, nil
+}
+
+// pump takes deliveries in until the consumer is gone. It never waits for
+// anything else: the client reads its socket for nobody else meanwhile.
+func (s *session) pump(deliveries <-chan amqp.Delivery) {
+	size := min(slabSize, s.p.prefetch)
+	var messages []broadway.Message
+	var metadata []Metadata
+	for d := range deliveries {
+		if len(messages) == 0 {
+			messages, metadata = make([]broadway.Message, size), make([]Metadata, size)
+		}
+		m, meta := &messages[0], &metadata[0]
+		messages, metadata = messages[1:], metadata[1:]
+		meta.fill(&d, s.queue)
+		m.Init(s.ref, int64(d.DeliveryTag), d.Body)
+		m.Metadata, m.Redelivered = meta, d.Redelivered
+		m.Attempt = 1 + int(meta.DeliveryCount)
+		m.SetSize(meta.weight())
+		s.deliver(m)
+	}
+}
+
+// deliver adds m to what can be fetched.
+func (s *session) deliver(m *broadway.Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.ledger.Deliver(uint64(m.Seq())); err != nil {
+		s.broken = errors.Join(s.broken, err)
+		notify(s.wake)
+		return
+	}
+	s.buffer = append(s.buffer, m)
+	notify(s.ready)
+}
+
+// notify makes sure that whoever waits on c wakes.
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// take hands out what is there, up to d. Nothing and no error means nothing is
+// there.
+func (s *session) take(d broadway.Demand) ([]*broadway.Message, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.holding || s.ended || len(s.buffer) == 0 {
+		return nil, nil
+	}
+	n, bytes := 0, int64(0)
+	for n < min(len(s.buffer), d.Messages) && bytes+s.buffer[n].Size() <= d.Bytes {
+		bytes += s.buffer[n].Size()
+		n++
+	}
+	if n == 0 && d.Messages > 0 {
+		return nil, broadway.NeedBytes(s.buffer[0].Size())
+	}
+	n = s.ref.Take(n)
+	taken := s.buffer[:n:n]
+	s.buffer = s.buffer[n:]
+	return taken, nil
+}
+
+// waiting is how many messages are in the queue, as far as is known: those that
+// the broker holds, and those that it has delivered here.
+func (s *session) waiting() (int64, bool) {
+	lag := s.lag.Load()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return lag + int64(s.ledger.Open()), lag >= 0
+}
+
+// progress says whether the session did anything useful.
+func (s *session) progress() bool { return s.settled.Load() }
+
+// Ack settles messages of the session. What it decides is sent by the owner,
+// together with what is decided soon after.
+func (s *session) Ack(_ context.Context, _ *broadway.AckRef, ok, failed []*broadway.Message) error {
+	for _, m := range failed {
+		if _, _, err := verdict(m); err != nil {
+			return err
+		}
+	}
+	s.decide(func(settle func(*broadway.Message, acknowledgers.Verdict)) {
+		for _, m := range ok {
+			settle(m, acknowledgers.Acked)
+		}
+		for _, m := range failed {
+			if v, settled, _ := verdict(m); settled {
+				settle(m, v)
+			}
+		}
+	})
+	return nil
+}
+
+// Release gives messages back that were not processed.
+func (s *session) Release(_ context.Context, _ *broadway.AckRef, messages []*broadway.Message) error {
+	s.decide(func(settle func(*broadway.Message, acknowledgers.Verdict)) {
+		for _, m := range messages {
+			settle(m, acknowledgers.Returned)
+		}
+	})
+	return nil
+}
+
+// verdict is what becomes of a failed message; not settled is one that stays
+// with this consumer until the session ends.
+func verdict(m *broadway.Message) (v acknowledgers.Verdict, settled bool, err error) {
+	switch m.Action() {
+	case broadway.ActionDrop, broadway.ActionDeadLetter:
+		return acknowledgers.Acked, true, nil
+	case broadway.ActionReject:
+		return acknowledgers.Rejected, true, nil
+	case broadway.ActionRequeue:
+		return acknowledgers.Requeued, true, nil
+	case broadway.ActionRequeueOnce:
+		if m.Redelivered {
+			return acknowledgers.Rejected, true, nil
+		}
+		return acknowledgers.Requeued, true, nil
+	case broadway.ActionStopPipeline:
+		return 0, false, nil
+	}
+	return 0, false, fmt.Errorf("rabbitmq: a failed message cannot be settled by the action %q", m.Action())
+}
+
+// decide lets do settle messages in the ledger, and wakes the owner when it has
+// to send or to start its clock.
+func (s *session) decide(do func(settle func(*broadway.Message, acknowledgers.Verdict))) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := s.ledger.Pending()
+	do(func(m *broadway.Message, v acknowledgers.Verdict) {
+		switch {
+		case s.ended:
+			s.p.counters.stale.Add(1)
+		case !s.ledger.Settle(uint64(m.Seq()), v):
+			s.p.counters.refused.Add(1)
+		}
+	})
+	if !s.ended && (before == 0 || s.due()) {
+		notify(s.wake)
+	}
+}
+
+// due says whether what is settled must be sent now: a quarter of the prefetch
+// is, nothing else runs or waits, or only that is waited for. It is called with
+// mu held.
+func (s *session) due() bool {
+	pending := s.ledger.Pending()
+	return pending > 0 && (pending >= max(1, s.p.prefetch/4) || s.ledger.Open() == 0 || s.holding)
+}
+
+// lookAtLag asks the broker at intervals how many messages wait, on a channel of
+// its own: an answer that takes long, or none, holds up nothing.
+func (s *session) lookAtLag(ctx context.Context) {
+	if s.p.cfg.LagInterval <= 0 {
+		return
+	}
+	tick := time.NewTicker(s.p.cfg.LagInterval)
+	defer tick.Stop()
+	var ch *amqp.Channel
+	for {
+		ch = s.lookOnce(ch)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// lookOnce returns the channel to be used the next time: nil, for a new one,
+// when the broker has closed it, as it does when the queue is not there.
+func (s *session) lookOnce(ch *amqp.Channel) *amqp.Channel {
+	var err error
+	if ch == nil {
+		if ch, err = s.link.conn.Channel(); err != nil {
+			return nil // the connection is gone: the owner will say so
+		}
+	}
+	q, err := ch.QueueDeclarePassive(s.queue, false, false, false, false, nil)
+	if err != nil {
+		s.lag.Store(-1)
+		return nil
+	}
+	s.lag.Store(int64(q.Messages))
+	return ch
+}

@@ -1,0 +1,191 @@
+package rabbitmq
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// closing is when the end of a session that ends now must be over.
+func (e *endpoint) closing() time.Time { return time.Now().Add(e.closeTimeout) }
+
+// open makes one attempt at a session: it connects, declares, bounds what may be
+// delivered, and consumes.
+func (p *Producer) open(ctx context.Context) (*session, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, p.server.dialTimeout,
+		fmt.Errorf("no session within %v", p.server.dialTimeout))
+	defer cancel()
+	l, err := p.server.dial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("rabbitmq: connect to %v: %w", p.server, err)
+	}
+	stop := context.AfterFunc(ctx, l.cut)
+	s, err := p.begin(l)
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		if late := l.close(p.server.closing()); late != nil {
+			err = fmt.Errorf("%w (then, closing the connection: %w)", err, late)
+		}
+		return nil, fmt.Errorf("rabbitmq: queue %q: %w", p.cfg.Queue, err)
+	}
+	return s, nil
+}
+
+// begin makes l a session.
+func (p *Producer) begin(l *link) (*session, error) {
+	queue := p.cfg.Queue
+	t := topology{exchanges: p.cfg.Exchanges, bindings: slices.Clone(p.cfg.Bindings)}
+	for i := range t.bindings {
+		t.bindings[i].Queue = queue
+	}
+	if p.cfg.Declare != nil {
+		declare := *p.cfg.Declare
+		declare.Name = queue
+		t.queues = []QueueDeclare{declare}
+	}
+	names, err := t.declare(l.conn)
+	if err != nil {
+		return nil, err
+	}
+	if len(names) > 0 {
+		queue = names[0]
+	}
+	ch, err := l.conn.Channel()
+	if err != nil {
+		return nil, fmt.Errorf("open a channel: %w", plain(err))
+	}
+	// The limit is per consumer, not for the channel (global): RabbitMQ 4.3
+	// refuses the latter.
+	if err := ch.Qos(p.prefetch, 0, false); err != nil {
+		return nil, fmt.Errorf("set the prefetch: %w", plain(err))
+	}
+	s := newSession(p, l, ch, queue)
+	if s.deliveries, err = s.consume(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// supervise serves one session after the other, never two at a time: the next is
+// opened when the last is closed.
+func (p *Producer) supervise(ctx context.Context, s *session) {
+	attempt := 0
+	for s != nil {
+		p.adopt(s)
+		err := s.serve(ctx)
+		p.abandon(ctx, s, err)
+		if s.progress() {
+			attempt = 0
+		} else {
+			attempt++
+		}
+		s = p.reopen(ctx, attempt)
+	}
+}
+
+// adopt makes s the session that is used.
+func (p *Producer) adopt(s *session) {
+	p.counters.sessions.Add(1)
+	p.cfg.Logger.Info("rabbitmq: consuming", "queue", s.queue, "broker", p.server.String(), "prefetch", p.prefetch)
+	p.mu.Lock()
+	p.session, p.err = s, nil
+	p.change()
+	p.mu.Unlock()
+}
+
+// abandon takes s, which ended with err, out of use.
+func (p *Producer) abandon(ctx context.Context, s *session, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.session = nil
+	if ctx.Err() != nil {
+		p.ending = err
+	} else {
+		p.err = err
+	}
+	p.change()
+}
+
+// reopen opens the next session, trying without end, or returns nil when none is
+// wanted any longer. attempt is how many failed before, without success in
+// between.
+func (p *Producer) reopen(ctx context.Context, attempt int) *session {
+	for p.wanted(ctx) && p.pause(ctx, attempt) {
+		s, err := p.open(ctx)
+		if err == nil {
+			return s
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		attempt++
+		p.cfg.Logger.Warn("rabbitmq: cannot consume", "queue", p.cfg.Queue, "broker", p.server.String(), "attempt", attempt, "error", err)
+		p.mu.Lock()
+		p.err = err
+		p.mu.Unlock()
+	}
+	return nil
+}
+
+// wanted waits while the Producer is paused, and says whether it then runs.
+func (p *Producer) wanted(ctx context.Context) bool {
+	for {
+		_, m, changed := p.state()
+		if m != modePaused {
+			return m == modeRunning && ctx.Err() == nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// pause waits before the next attempt to connect, and says whether to make it:
+// at once after a session that worked.
+func (p *Producer) pause(ctx context.Context, attempt int) bool {
+	if attempt == 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(p.cfg.Backoff.Delay(attempt, rand.Float64()))
+	defer timer.Stop()
+	for {
+		_, m, changed := p.state()
+		if m != modeRunning {
+			return p.wanted(ctx)
+		}
+		select {
+		case <-timer.C:
+			return true
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+// newSession makes the session of ch, which consumes nothing yet.
+func newSession(p *Producer, l *link, ch *amqp.Channel, queue string) *session {
+	s := &session{
+		p: p, link: l, ch: ch, queue: queue,
+		tag:      or(p.cfg.Consumer.Tag, fmt.Sprintf("broadway-%016x", rand.Uint64())),
+		closed:   ch.NotifyClose(make(chan *amqp.Error, 1)),
+		canceled: ch.NotifyCancel(make(chan string, 1)),
+		ready:    make(chan struct{}, 1),
+		wake:     make(chan struct{}, 1),
+		commands: make(chan command),
+		over:     make(chan struct{}),
+	}
+	s.lag.Store(-1)
+	s.ref = broadway.NewAckRef(s, nil, 0)
+	return s
+}
