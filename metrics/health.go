@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/gobroadway/gobroadway/broadway"
 )
@@ -39,22 +40,39 @@ func ready(pipelines []Pipeline) readiness {
 }
 
 // reasons are why a pipeline is not ready: it is when it runs or is paused, all
-// its producers are connected and report no error, and it is healthy.
+// its producers are connected and report no error, and it is healthy. Each
+// reason is said once, though Stats.Err has those of the producers too.
 func reasons(s broadway.Stats) []string {
 	var why []string
-	if s.State != broadway.StateRunning && s.State != broadway.StatePaused {
-		why = append(why, "the pipeline is "+s.State.String())
+	add := func(reason string) {
+		if !slices.Contains(why, reason) {
+			why = append(why, reason)
+		}
 	}
-	if s.Err != nil {
-		why = append(why, s.Err.Error())
+	if s.State != broadway.StateRunning && s.State != broadway.StatePaused {
+		add("the pipeline is " + s.State.String())
 	}
 	for _, p := range s.Producers {
 		if !p.Connected {
-			why = append(why, fmt.Sprintf("producer %s is not connected", p.Name))
+			add(fmt.Sprintf("producer %s: not connected", p.Name))
 		}
 		if p.Err != nil {
-			why = append(why, fmt.Sprintf("producer %s: %v", p.Name, p.Err))
+			add(fmt.Sprintf("producer %s: %v", p.Name, p.Err))
 		}
 	}
+	for _, err := range parts(s.Err) {
+		add(err.Error())
+	}
 	return why
+}
+
+// parts are the errors that err joins; none when it is nil.
+func parts(err error) []error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		return joined.Unwrap()
+	}
+	if err == nil {
+		return nil
+	}
+	return []error{err}
 }

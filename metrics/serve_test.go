@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -57,10 +58,10 @@ func TestReadyzSaysWhyNot(t *testing.T) {
 	well, ill := busy(), busy()
 	ill.stats.Name = "ill"
 	ill.stats.State = broadway.StateConnecting
-	ill.stats.Err = errors.New("no progress")
 	ill.stats.WaitingFor = "messages from topic"
 	ill.stats.Producers[0].Connected = false
 	ill.stats.Producers[0].Err = errors.New("dial tcp 127.0.0.1:1: connection refused")
+	ill.stats.Err = errors.Join(fmt.Errorf("producer topic: %w", ill.stats.Producers[0].Err), errors.New("no progress"))
 
 	w := httptest.NewRecorder()
 	metrics.Handler(prometheus.NewRegistry(), well, ill).ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
@@ -69,8 +70,8 @@ func TestReadyzSaysWhyNot(t *testing.T) {
 	require.JSONEq(t, `{"ready": false, "pipelines": [
 		{"name": "orders", "state": "running", "ready": true},
 		{"name": "ill", "state": "connecting", "ready": false, "waiting_for": "messages from topic", "reasons": [
-			"the pipeline is connecting", "no progress", "producer topic is not connected",
-			"producer topic: dial tcp 127.0.0.1:1: connection refused"]}]}`, w.Body.String())
+			"the pipeline is connecting", "producer topic: not connected",
+			"producer topic: dial tcp 127.0.0.1:1: connection refused", "no progress"]}]}`, w.Body.String())
 }
 
 // serve runs Serve on a free port until stop is called, which returns its error.
