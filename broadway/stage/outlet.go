@@ -214,17 +214,23 @@ func (o *outlet[E]) detach(l *link[E], stop bool) (interrupt func()) {
 
 // close says that no more events come. What is held is still handed on.
 func (o *outlet[E]) close() {
+	if interrupt := o.beginClosing(); interrupt != nil {
+		interrupt()
+	}
+}
+
+func (o *outlet[E]) beginClosing() (interrupt func()) {
 	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.closing {
+		return nil
+	}
 	o.closing = true
 	o.asks = asks{}
 	// Others who wait for room are refused; the owner itself goes on.
 	o.makeRoom()
-	interrupt := o.interrupt
-	o.mu.Unlock()
 	o.owner.unpark()
-	if interrupt != nil {
-		interrupt()
-	}
+	return o.interrupt
 }
 
 // end detaches every link and tells its consumer, behind all events.

@@ -56,11 +56,14 @@ func (s *ProducerConsumer[I, O]) Dropped() int64 { return s.out.lost() }
 
 func (s *ProducerConsumer[I, O]) loop(ctx context.Context, r *runner) error {
 	err := s.work(ctx, r)
-	if errors.Is(err, errDeserted) {
+	_, undelivered := err.(*UndeliveredError)
+	if err == errDeserted || undelivered {
 		s.in.stop()
+	}
+	if err == errDeserted {
 		err = nil
 	}
-	if err == nil {
+	if err == nil || undelivered {
 		s.out.end()
 	}
 	return err

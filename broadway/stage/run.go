@@ -2,6 +2,7 @@ package stage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime/debug"
 	"sync"
@@ -85,6 +86,9 @@ type runner struct {
 	stop  atomic.Bool
 	// failed is set if a stage did not end by itself.
 	failed atomic.Bool
+	// left holds for each stage what it could not hand on. Each goroutine writes
+	// its own.
+	left []error
 }
 
 // Run runs the stages, each in a goroutine of its own, until all have ended, and
@@ -96,6 +100,10 @@ type runner struct {
 //     subscriptions are over, and everything that came is handled and handed on;
 //   - a [Consumer] ends when its function returns [ErrStop], and so does a stage
 //     all of whose subscribers did.
+//
+// A stage that comes to its end with events that no subscriber is there to take
+// does not wait for one: the others end as above, and Run returns an
+// [*UndeliveredError].
 //
 // If ctx ends, or a function returns another error, panics or calls
 // runtime.Goexit, then Run stops everything: it cancels the context of the
@@ -116,10 +124,11 @@ func Run(ctx context.Context, stages ...Stage) error {
 		<-ctx.Done()
 		r.halt()
 	})
-	for _, n := range r.nodes {
-		work.Go(func() { r.supervise(ctx, n, cancel) })
+	for i := range r.nodes {
+		work.Go(func() { r.supervise(ctx, i, cancel) })
 	}
 	work.Wait()
+	err = errors.Join(r.left...)
 	if r.failed.Load() {
 		err = context.Cause(ctx)
 	}
@@ -144,6 +153,7 @@ func newRunner(stages []Stage) (*runner, error) {
 			r.open.Add(1)
 		}
 	}
+	r.left = make([]error, len(r.nodes))
 	for _, n := range r.nodes {
 		for _, other := range n.adjacent() {
 			if other.running() != r {
@@ -162,19 +172,25 @@ func (r *runner) unclaim() {
 }
 
 // supervise runs one stage. What it did wrong ends the others.
-func (r *runner) supervise(ctx context.Context, n *node, cancel context.CancelCauseFunc) {
+func (r *runner) supervise(ctx context.Context, i int, cancel context.CancelCauseFunc) {
+	n := r.nodes[i]
 	// Goexit runs the deferred function too, without a panic to recover.
 	err := ErrGoexit
 	defer func() {
 		if v := recover(); v != nil {
 			err = &PanicError{Value: v, Stack: debug.Stack()}
 		}
-		if err == nil {
-			return
-		}
-		r.failed.Store(true)
-		if err != errHalted {
-			cancel(&Error{n.name, err})
+		// Only the stage's own: a function may return that of another Run.
+		_, undelivered := err.(*UndeliveredError)
+		switch {
+		case err == nil:
+		case undelivered:
+			r.left[i] = &Error{n.name, err}
+		default:
+			r.failed.Store(true)
+			if err != errHalted {
+				cancel(&Error{n.name, err})
+			}
 		}
 	}()
 	err = n.loop(ctx, r)
