@@ -45,7 +45,7 @@ type Offsets struct {
 	durable   int64 // how many delivered offsets lie below committed
 
 	// skip is what an earlier epoch settled above its Next: not to be delivered
-	// again. Sorted; what lies below Next is dropped.
+	// again. Sorted, and never written after Rewind.
 	skip []Span
 }
 
@@ -287,25 +287,27 @@ func (o *Offsets) Rewind() *Offsets {
 }
 
 // Done says whether an earlier epoch settled offset. Such an offset must not be
-// delivered; the prefix passes over it.
+// delivered; the prefix passes over it. It reads only what Rewind fixed, so it
+// may be called while another goroutine uses the ledger.
 func (o *Offsets) Done(offset int64) bool {
 	if len(o.skip) == 0 {
 		return false
 	}
-	i, _ := slices.BinarySearchFunc(o.skip, offset, func(s Span, target int64) int {
-		if s.End <= target {
-			return -1
-		}
-		return 1
-	})
+	i, _ := slices.BinarySearchFunc(o.skip, offset, endsAbove)
 	return i < len(o.skip) && o.skip[i].First <= offset
 }
 
 // Skipped lists what earlier epochs settled and no prefix covers yet.
 func (o *Offsets) Skipped() []Span {
 	next := o.Next()
-	for len(o.skip) > 0 && o.skip[0].End <= next {
-		o.skip = o.skip[1:]
+	i, _ := slices.BinarySearchFunc(o.skip, next, endsAbove)
+	return o.skip[i:]
+}
+
+// endsAbove orders spans for a search of the first that ends above target.
+func endsAbove(s Span, target int64) int {
+	if s.End <= target {
+		return -1
 	}
-	return o.skip
+	return 1
 }

@@ -1,0 +1,235 @@
+package kafka
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// corruptTries is how often a batch is fetched before it counts as corrupt: the
+// bytes may have been damaged on their way.
+const corruptTries = 3
+
+// apply takes over what a broker answered. Callers hold mu.
+func (s *session) apply(p *plan, b *broker, answer *kmsg.FetchResponse) {
+	now := time.Now()
+	told := map[*partition]bool{}
+	for i := range answer.Topics {
+		t := &answer.Topics[i]
+		for j := range t.Partitions {
+			q := &t.Partitions[j]
+			part := s.index[topicPartition{t.Topic, q.Partition}]
+			at := slices.Index(p.parts, part)
+			if part == nil || at < 0 || told[part] {
+				continue // not asked
+			}
+			told[part] = true
+			// An answer that no longer continues what we have would leave a gap.
+			if part.own == p.owns[at] && part.fetchOffset == p.from[at] && part.phase == phaseFetching {
+				s.applyPartition(p, b, part, q, now)
+			}
+		}
+	}
+	for _, part := range p.parts {
+		if !told[part] {
+			part.notBefore = now.Add(backoff(1, time.Second))
+		}
+	}
+}
+
+// applyPartition takes over one partition's part. Callers hold mu.
+func (s *session) applyPartition(p *plan, b *broker, part *partition, q *kmsg.FetchResponseTopicPartition, now time.Time) {
+	if c := code(q.ErrorCode); c != codeNone {
+		s.refused(p, part, q, c, now)
+		return
+	}
+	part.failures, part.failure = 0, nil
+	part.highWatermark = q.HighWatermark
+	part.logStart = max(part.logStart, q.LogStartOffset)
+	if q.PreferredReadReplica >= 0 && q.PreferredReadReplica != p.node {
+		part.replica, part.replicaUntil = q.PreferredReadReplica, now.Add(replicaTime)
+		return
+	}
+	end := q.HighWatermark
+	if s.cfg.Isolation == ReadCommitted && q.LastStableOffset >= 0 {
+		end = q.LastStableOffset
+	}
+	e := measure(q.RecordBatches, part.fetchOffset)
+	switch {
+	case e.complete > 0 || e.broken:
+		seg := &segment{
+			rest: q.RecordBatches[:e.complete], node: p.node, weight: len(q.RecordBatches),
+			expected: e.records, left: e.records, next: part.fetchOffset, broken: e.broken, aborted: abortedOf(q),
+		}
+		b.held += seg.weight
+		part.segments = append(part.segments, seg)
+		part.fetchOffset = e.next
+		s.turn++
+		part.turn = s.turn
+		part.partBytes = s.cfg.MaxPartitionBytes
+	case len(q.RecordBatches) > 0:
+		// Only the beginning of a batch fitted in: next time it comes first, and
+		// brokers send a first batch whole. Should one not, ask for more.
+		part.turn = 0
+		part.partBytes = min(2*part.partBytes, s.cfg.MaxBatchBytes+frameSlack)
+		part.tail = false
+		return
+	}
+	part.tail = part.atTail(end)
+}
+
+// abortedOf lists the transactions that an answer says were aborted.
+func abortedOf(q *kmsg.FetchResponseTopicPartition) []aborted {
+	if len(q.AbortedTransactions) == 0 {
+		return nil
+	}
+	list := make([]aborted, 0, len(q.AbortedTransactions))
+	for _, a := range q.AbortedTransactions {
+		list = append(list, aborted{a.ProducerID, a.FirstOffset})
+	}
+	slices.SortFunc(list, func(a, b aborted) int { return cmp.Compare(a.first, b.first) })
+	return list
+}
+
+// refused deals with a partition's error code. Callers hold mu.
+func (s *session) refused(p *plan, part *partition, q *kmsg.FetchResponseTopicPartition, c code, now time.Time) {
+	fromLeader := p.node == part.leader.node
+	part.replica = anyBroker
+	switch {
+	case c == codeOutOfRange && fromLeader:
+		s.outOfRange(part, q)
+		return
+	case c == codeOutOfRange:
+		return // a replica may lag behind: ask the leader, at once
+	case c.moved() || c == codeUnknownTopicOrPartition:
+		kick(s.watchKick)
+	}
+	part.failures++
+	part.notBefore = now.Add(backoff(part.failures, 5*time.Second))
+	if part.failures > 3 || !c.moved() {
+		part.failure = fmt.Errorf("kafka: %s: %w", part.name, c)
+	}
+	s.log.Info("kafka: not fetched", "partition", part.name.String(), "broker", p.node, "error", c)
+}
+
+// outOfRange applies the policy: the leader says that the position of part does
+// not exist. Callers hold mu.
+func (s *session) outOfRange(part *partition, q *kmsg.FetchResponseTopicPartition) {
+	if len(part.segments) > 0 {
+		// What was fetched before it is still to be handed out; the question
+		// will be asked again.
+		part.notBefore = time.Now().Add(backoff(1, time.Second))
+		return
+	}
+	part.logStart, part.highWatermark = q.LogStartOffset, max(q.HighWatermark, part.highWatermark)
+	if s.cfg.OutOfRange == Fail {
+		err := fmt.Errorf("kafka: %s: the position %d does not exist: the log begins at %d and ends at %d",
+			part.name, part.fetchOffset, q.LogStartOffset, q.HighWatermark)
+		s.halt(part, err)
+		s.producer.fail(err)
+		return
+	}
+	part.phase, part.lost = phaseResolving, part.fetchOffset
+	part.timestamp = timestampEarliest
+	if s.cfg.OutOfRange == ResumeLatest {
+		part.timestamp = timestampLatest
+	}
+}
+
+// resolve takes over offsets that a leader was asked for. Callers hold mu.
+func (s *session) resolve(p *plan, answers map[topicPartition]offsetAnswer) {
+	for i, part := range p.parts {
+		if part.phase != phaseResolving || part.own != p.owns[i] {
+			continue
+		}
+		a, told := answers[part.name]
+		switch {
+		case !told || a.code != codeNone:
+			part.failures++
+			part.notBefore = time.Now().Add(backoff(part.failures, 2*time.Second))
+			if part.failures > 3 {
+				part.failure = fmt.Errorf("kafka: %s: asking for its offsets: %w", part.name, a.code)
+			}
+			kick(s.watchKick)
+			continue
+		case a.offset < 0:
+			part.timestamp = timestampLatest // nothing is that young
+			continue
+		}
+		part.failures, part.failure = 0, nil
+		if part.lost < 0 {
+			s.open(part, a.offset)
+			part.own.pin = s.cfg.StartAt.kind != startEarliest
+			kick(s.commitKick)
+			continue
+		}
+		s.resume(part, a.offset)
+	}
+}
+
+// resume goes on at offset after the position turned out not to exist. Callers
+// hold mu.
+func (s *session) resume(part *partition, offset int64) {
+	skipped := offset - part.lost
+	s.log.Warn("kafka: position does not exist", "partition", part.name.String(),
+		"position", part.lost, "resumed", offset, "policy", s.cfg.OutOfRange.String())
+	s.producer.count.outOfRange.Add(1)
+	s.producer.count.skipped.Add(max(skipped, 0))
+	part.lost = -1
+	if offset < part.own.ledger.Position() {
+		// The log ends before our position: what comes now has offsets that were
+		// used before, and needs a ledger of its own.
+		s.rewind(part, &offset)
+		return
+	}
+	part.phase, part.fetchOffset = phaseFetching, offset
+	part.own.ledger.Advance(offset)
+}
+
+// spoiled deals with a batch that could not be decoded, in the answer that the
+// partition's first segment holds. Callers hold mu.
+func (s *session) spoiled(part *partition, seg *segment, err error) {
+	part.corrupt++
+	s.producer.count.corrupt.Add(1)
+	after, passable := seg.passable(part.highWatermark)
+	s.drop(part)
+	part.fetchOffset, part.tail = seg.next, false
+	err = fmt.Errorf("kafka: %s: %w", part.name, err)
+	switch {
+	case part.corrupt < corruptTries:
+		part.notBefore = time.Now().Add(backoff(part.corrupt, time.Second))
+		s.log.Warn("kafka: corrupt batch, fetching it again", "error", err)
+	case s.cfg.Corrupt == SkipBatch && passable:
+		s.log.Error("kafka: corrupt batch skipped", "error", err, "from", seg.next, "to", after)
+		s.producer.count.skippedBatches.Add(1)
+		s.producer.count.skipped.Add(after - seg.next)
+		part.corrupt = 0
+		part.own.ledger.Advance(after)
+		part.fetchOffset = after
+	default:
+		s.log.Error("kafka: corrupt batch, partition stopped", "error", err)
+		s.halt(part, err)
+	}
+}
+
+// halt stops part for the rest of the generation: what no handler holds is
+// released, and what has settled is still committed. Callers hold mu.
+func (s *session) halt(part *partition, err error) {
+	part.phase, part.failure = phaseStopped, err
+	s.drop(part)
+	s.chores = append(s.chores, chore{part: part, own: part.own})
+	kick(s.tendKick)
+}
+
+// fail makes Fetch return err, which ends the pipeline.
+func (p *Producer) fail(err error) {
+	p.mu.Lock()
+	p.fatal = errors.Join(p.fatal, broadway.Fatal(err))
+	p.mu.Unlock()
+}

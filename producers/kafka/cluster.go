@@ -1,0 +1,332 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// The highest versions that the code here understands. Where a newer one exists
+// the reason to stop is named.
+const (
+	mostMetadata        = 12
+	mostFindCoordinator = 3 // later ones look up several keys at once
+	mostOffsetFetch     = 7 // later ones ask for several groups at once
+	mostOffsetCommit    = 8 // 9 is for the new group protocol, 10 names topics by id
+	mostHeartbeat       = 4
+	mostListOffsets     = 7
+	mostFetch           = 12 // 13 names topics by id
+)
+
+// answerFrame bounds answers that hold no records.
+const answerFrame = 16 << 20
+
+// topicPartition names a partition.
+type topicPartition struct {
+	topic     string
+	partition int32
+}
+
+// String is "topic/partition".
+func (t topicPartition) String() string { return fmt.Sprintf("%s/%d", t.topic, t.partition) }
+
+// leader is where a partition is led. epoch is -1 when the broker does not tell.
+type leader struct {
+	node, epoch int32
+	err         error
+}
+
+// topicState is one topic as the cluster described it last.
+type topicState struct {
+	id         [16]byte // zero when the broker does not tell
+	err        error    // why there are no partitions
+	partitions map[int32]leader
+}
+
+// cluster asks what concerns the cluster and the group, rather than records.
+type cluster struct {
+	wire      *wire
+	topics    []string
+	group     string
+	isolation Isolation
+
+	mu          sync.Mutex // protects following fields
+	coordinator int32      // anyBroker when it is not known
+}
+
+func newCluster(w *wire, cfg Config) *cluster {
+	return &cluster{wire: w, topics: cfg.Topics, group: cfg.Group, isolation: cfg.Isolation, coordinator: anyBroker}
+}
+
+// describe asks for the present state of all topics. It never creates one.
+func (c *cluster) describe() (map[string]topicState, error) {
+	request := kmsg.NewPtrMetadataRequest()
+	for _, topic := range c.topics {
+		request.Topics = append(request.Topics, kmsg.MetadataRequestTopic{Topic: &topic})
+	}
+	response, err := c.wire.ask(anyBroker, request, mostMetadata, answerFrame)
+	if err != nil {
+		return nil, err
+	}
+	answer, ok := response.(*kmsg.MetadataResponse)
+	if !ok {
+		return nil, unexpected(response)
+	}
+	states := make(map[string]topicState, len(c.topics))
+	for _, t := range answer.Topics {
+		if t.Topic != nil {
+			states[*t.Topic] = newTopicState(t, answer.Version)
+		}
+	}
+	for _, topic := range c.topics {
+		if _, told := states[topic]; !told {
+			states[topic] = topicState{err: codeUnknownTopicOrPartition}
+		}
+	}
+	return states, nil
+}
+
+func newTopicState(t kmsg.MetadataResponseTopic, version int16) topicState {
+	state := topicState{id: t.TopicID, err: codeError(t.ErrorCode), partitions: make(map[int32]leader, len(t.Partitions))}
+	for _, p := range t.Partitions {
+		l := leader{node: p.Leader, epoch: p.LeaderEpoch, err: codeError(p.ErrorCode)}
+		if version < 7 {
+			l.epoch = -1
+		}
+		if l.err == nil && l.node < 0 {
+			l.err = codeLeaderNotAvailable
+		}
+		state.partitions[p.Partition] = l
+	}
+	return state
+}
+
+// coordinate sends request to the group's coordinator. After an error of the
+// connection, and when the caller calls lose, the coordinator is looked for
+// anew.
+func (c *cluster) coordinate(request kmsg.Request, most int16) (kmsg.Response, error) {
+	node, err := c.find()
+	if err != nil {
+		return nil, err
+	}
+	response, err := c.wire.ask(node, request, most, answerFrame)
+	if err != nil {
+		c.lose()
+	}
+	return response, err
+}
+
+func (c *cluster) find() (int32, error) {
+	c.mu.Lock()
+	node := c.coordinator
+	c.mu.Unlock()
+	if node != anyBroker {
+		return node, nil
+	}
+	request := kmsg.NewPtrFindCoordinatorRequest()
+	request.CoordinatorKey = c.group
+	response, err := c.wire.ask(anyBroker, request, mostFindCoordinator, answerFrame)
+	if err != nil {
+		return 0, err
+	}
+	answer, ok := response.(*kmsg.FindCoordinatorResponse)
+	if !ok {
+		return 0, unexpected(response)
+	}
+	if answer.ErrorCode != 0 {
+		return 0, fmt.Errorf("kafka: finding the coordinator of group %s: %w", c.group, codeError(answer.ErrorCode))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.coordinator = answer.NodeID
+	return answer.NodeID, nil
+}
+
+// lose forgets the coordinator.
+func (c *cluster) lose() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.coordinator = anyBroker
+}
+
+// committed asks for the group's offsets. Partitions without one are left out.
+func (c *cluster) committed(partitions []topicPartition) (map[topicPartition]int64, error) {
+	request := kmsg.NewPtrOffsetFetchRequest()
+	request.Group = c.group
+	request.RequireStable = true
+	for topic, ids := range byTopic(partitions) {
+		t := kmsg.NewOffsetFetchRequestTopic()
+		t.Topic, t.Partitions = topic, ids
+		request.Topics = append(request.Topics, t)
+	}
+	response, err := c.coordinate(request, mostOffsetFetch)
+	if err != nil {
+		return nil, err
+	}
+	answer, ok := response.(*kmsg.OffsetFetchResponse)
+	if !ok {
+		return nil, unexpected(response)
+	}
+	offsets := map[topicPartition]int64{}
+	err = codeError(answer.ErrorCode)
+	for _, t := range answer.Topics {
+		for _, p := range t.Partitions {
+			if p.ErrorCode != 0 {
+				err = fmt.Errorf("%s/%d: %w", t.Topic, p.Partition, codeError(p.ErrorCode))
+			} else if p.Offset >= 0 {
+				offsets[topicPartition{t.Topic, p.Partition}] = p.Offset
+			}
+		}
+	}
+	if err != nil {
+		if codeOf(err).lostCoordinator() {
+			c.lose()
+		}
+		return nil, fmt.Errorf("kafka: committed offsets of group %s: %w", c.group, err)
+	}
+	return offsets, nil
+}
+
+// member is who commits and gives signs of life.
+type member struct {
+	id         string
+	generation int32
+}
+
+// commitment is one partition's part of a commit.
+type commitment struct {
+	partition topicPartition
+	next      int64
+	epoch     int32 // the leader epoch of the last settled message, or -1
+}
+
+// commit makes offsets durable and tells each partition's outcome; err is for
+// what concerns all.
+func (c *cluster) commit(m member, commitments []commitment) (map[topicPartition]code, error) {
+	request := kmsg.NewPtrOffsetCommitRequest()
+	request.Group, request.Generation, request.MemberID = c.group, m.generation, m.id
+	request.RetentionTimeMillis = -1
+	at := map[string]int{}
+	for _, item := range commitments {
+		i, known := at[item.partition.topic]
+		if !known {
+			i = len(request.Topics)
+			at[item.partition.topic] = i
+			t := kmsg.NewOffsetCommitRequestTopic()
+			t.Topic = item.partition.topic
+			request.Topics = append(request.Topics, t)
+		}
+		p := kmsg.NewOffsetCommitRequestTopicPartition()
+		p.Partition, p.Offset, p.LeaderEpoch = item.partition.partition, item.next, item.epoch
+		p.Metadata = kmsg.StringPtr("")
+		request.Topics[i].Partitions = append(request.Topics[i].Partitions, p)
+	}
+	response, err := c.coordinate(request, mostOffsetCommit)
+	if err != nil {
+		return nil, err
+	}
+	answer, ok := response.(*kmsg.OffsetCommitResponse)
+	if !ok {
+		return nil, unexpected(response)
+	}
+	codes := make(map[topicPartition]code, len(commitments))
+	for _, t := range answer.Topics {
+		for _, p := range t.Partitions {
+			codes[topicPartition{t.Topic, p.Partition}] = code(p.ErrorCode)
+			if code(p.ErrorCode).lostCoordinator() {
+				c.lose()
+			}
+		}
+	}
+	return codes, nil
+}
+
+// heartbeat is a sign of life. Its error holds the code.
+func (c *cluster) heartbeat(m member) error {
+	request := kmsg.NewPtrHeartbeatRequest()
+	request.Group, request.Generation, request.MemberID = c.group, m.generation, m.id
+	response, err := c.coordinate(request, mostHeartbeat)
+	if err != nil {
+		return err
+	}
+	answer, ok := response.(*kmsg.HeartbeatResponse)
+	if !ok {
+		return unexpected(response)
+	}
+	if code(answer.ErrorCode).lostCoordinator() {
+		c.lose()
+	}
+	return codeError(answer.ErrorCode)
+}
+
+// offsetQuery asks a leader where a timestamp is in a partition: -2 means the
+// beginning, -1 the end.
+type offsetQuery struct {
+	partition topicPartition
+	epoch     int32
+	timestamp int64
+}
+
+const (
+	timestampEarliest = -2
+	timestampLatest   = -1
+)
+
+// offsetAnswer is the offset, -1 when no message is that young; or why not.
+type offsetAnswer struct {
+	offset int64
+	code   code
+}
+
+// offsets asks one leader.
+func (c *cluster) offsets(node int32, queries []offsetQuery) (map[topicPartition]offsetAnswer, error) {
+	request := kmsg.NewPtrListOffsetsRequest()
+	request.ReplicaID = -1
+	request.IsolationLevel = int8(c.isolation)
+	at := map[string]int{}
+	for _, q := range queries {
+		i, known := at[q.partition.topic]
+		if !known {
+			i = len(request.Topics)
+			at[q.partition.topic] = i
+			t := kmsg.NewListOffsetsRequestTopic()
+			t.Topic = q.partition.topic
+			request.Topics = append(request.Topics, t)
+		}
+		p := kmsg.NewListOffsetsRequestTopicPartition()
+		p.Partition, p.CurrentLeaderEpoch, p.Timestamp = q.partition.partition, q.epoch, q.timestamp
+		request.Topics[i].Partitions = append(request.Topics[i].Partitions, p)
+	}
+	response, err := c.wire.ask(node, request, mostListOffsets, answerFrame)
+	if err != nil {
+		return nil, err
+	}
+	answer, ok := response.(*kmsg.ListOffsetsResponse)
+	if !ok {
+		return nil, unexpected(response)
+	}
+	if answer.Version < 1 {
+		return nil, errors.New("kafka: the broker is older than 0.10.1")
+	}
+	answers := make(map[topicPartition]offsetAnswer, len(queries))
+	for _, t := range answer.Topics {
+		for _, p := range t.Partitions {
+			answers[topicPartition{t.Topic, p.Partition}] = offsetAnswer{p.Offset, code(p.ErrorCode)}
+		}
+	}
+	return answers, nil
+}
+
+func byTopic(partitions []topicPartition) map[string][]int32 {
+	topics := map[string][]int32{}
+	for _, p := range partitions {
+		topics[p.topic] = append(topics[p.topic], p.partition)
+	}
+	return topics
+}
+
+func unexpected(response kmsg.Response) error {
+	return fmt.Errorf("kafka: unexpected answer %T", response)
+}

@@ -1,0 +1,210 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/gobroadway/gobroadway/acknowledgers"
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// Ack settles messages of one epoch: see [broadway.Acknowledger]. It returns at
+// once; commits follow by count and time. Failed messages count as settled, as
+// their policy has dealt with them, except those with ActionStopPartition, which
+// stay unsettled and stop their partition, and those with ActionStopPipeline.
+func (p *Producer) Ack(_ context.Context, ref *broadway.AckRef, ok, failed []*broadway.Message) error {
+	own, mine := ref.Data().(*ownership)
+	if !mine {
+		return fmt.Errorf("kafka: asked to acknowledge a message of %T", ref.Data())
+	}
+	own.session.settle(own, ok, failed)
+	p.wake()
+	return nil
+}
+
+// Release takes back messages that were not processed: see [broadway.Releaser].
+// While their epoch lives, the partition begins again with its oldest unsettled
+// message, after a pause; otherwise they stay unsettled.
+func (p *Producer) Release(_ context.Context, ref *broadway.AckRef, messages []*broadway.Message) error {
+	own, mine := ref.Data().(*ownership)
+	if !mine {
+		return fmt.Errorf("kafka: asked to release a message of %T", ref.Data())
+	}
+	s := own.session
+	if len(messages) > 0 && !p.isDraining() {
+		s.mu.Lock()
+		if own.part.own == own {
+			s.rewind(own.part, nil)
+		}
+		s.mu.Unlock()
+	}
+	p.wake()
+	return nil
+}
+
+// settle marks messages in the ledger.
+func (s *session) settle(own *ownership, ok, failed []*broadway.Message) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	mark(own.ledger, ok)
+	var done []*broadway.Message
+	for _, m := range failed {
+		switch m.Action() {
+		case broadway.ActionStopPartition:
+			if own.part.own == own && own.part.phase != phaseStopped {
+				s.log.Error("kafka: partition stopped by a failed message", "message", m.ID(), "error", m.Err())
+				s.halt(own.part, fmt.Errorf("kafka: %s: stopped at offset %d: %w", own.part.name, m.Seq(), m.Err()))
+			}
+		case broadway.ActionStopPipeline:
+		default:
+			done = append(done, m)
+		}
+	}
+	mark(own.ledger, done)
+	quarter := s.window / 4
+	if own.ledger.Uncommitted()-own.ledger.Unsettled() >= quarter && own.dirty() || own.ledger.Uncommitted() >= s.window {
+		kick(s.commitKick)
+	}
+	if s.tight {
+		kick(s.fetchKick)
+	}
+}
+
+// mark settles messages, whole runs at a time.
+func mark(ledger *acknowledgers.Offsets, messages []*broadway.Message) {
+	for i := 0; i < len(messages); {
+		first, n := messages[i].Seq(), int64(1)
+		for i++; i < len(messages) && messages[i].Seq() == first+n; i++ {
+			n++
+		}
+		ledger.Settle(first, n)
+	}
+}
+
+// commitLoop is the one committer of its generation: one request at a time, each
+// with the newest offsets of all partitions. While the session drains it also
+// gives signs of life.
+func (s *session) commitLoop() {
+	defer close(s.flushed)
+	timer := time.NewTimer(s.cfg.CommitInterval)
+	defer timer.Stop()
+	draining, alive := s.draining, false
+	wanted := s.commitKick // nil while it backs off
+	for {
+		select {
+		case <-s.finishing:
+			s.flush()
+			return
+		case <-draining:
+			draining, alive = nil, true
+		case <-wanted:
+		case <-timer.C:
+		}
+		failures, sent := s.commit()
+		if alive && !sent {
+			s.signOfLife()
+		}
+		wait := s.cfg.CommitInterval
+		if alive {
+			wait = min(wait, s.cfg.SessionTimeout/3, s.cfg.HeartbeatInterval)
+		}
+		wanted = s.commitKick
+		if failures > 0 {
+			wanted, wait = nil, min(wait, backoff(failures, 2*time.Second))
+		}
+		timer.Reset(wait)
+	}
+}
+
+// flush commits until there is nothing left, it cannot be any more, or run has no
+// time left.
+func (s *session) flush() {
+	for attempt := 1; ; attempt++ {
+		if failures, _ := s.commit(); failures == 0 || s.wire.network.isDown() {
+			return
+		}
+		timer := time.NewTimer(backoff(attempt, time.Second))
+		select {
+		case <-timer.C:
+		case <-s.stop:
+			timer.Stop()
+			return
+		}
+	}
+}
+
+// commit makes the settled prefixes durable. It says how often in a row it has
+// failed, and whether anything was sent.
+func (s *session) commit() (failures int, sent bool) {
+	s.mu.Lock()
+	var due []commitment
+	owns := map[topicPartition]*ownership{}
+	for _, p := range s.parts {
+		if p.own != nil && s.fenced == nil && p.own.dirty() {
+			due = append(due, p.own.commitment())
+			owns[p.name] = p.own
+		}
+	}
+	s.mu.Unlock()
+	if len(due) == 0 {
+		return 0, false
+	}
+	codes, err := s.cluster.commit(s.member, due)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err == nil {
+		err = s.confirm(due, owns, codes)
+	}
+	s.producer.count.commits.Add(1)
+	s.commitErr = err
+	if err == nil {
+		s.commitFailures = 0
+	} else {
+		s.commitFailures++
+		s.producer.count.commitsFailed.Add(1)
+		s.log.Warn("kafka: commit failed", "error", err, "failures", s.commitFailures)
+	}
+	if s.fenced != nil {
+		return 0, true
+	}
+	s.producer.wake() // windows may have opened
+	if s.tight {
+		kick(s.fetchKick)
+	}
+	return s.commitFailures, true
+}
+
+// confirm takes over each partition's outcome, and returns an error when one is
+// to be tried again. Callers hold mu.
+func (s *session) confirm(due []commitment, owns map[topicPartition]*ownership, codes map[topicPartition]code) (err error) {
+	for _, d := range due {
+		c, told := codes[d.partition]
+		switch {
+		case !told:
+			err = fmt.Errorf("kafka: commit of %s: no answer", d.partition)
+		case c == codeNone:
+			owns[d.partition].committed(d.next)
+		case c.fenced() || c == codeRebalanceInProgress:
+			// The group has moved on. What this commit says is the next owner's
+			// to find out: a commit on another generation could undo its work.
+			err = fmt.Errorf("kafka: commit of %s: %w", d.partition, c)
+			s.fence(err)
+			return err
+		default:
+			err = fmt.Errorf("kafka: commit of %s: %w", d.partition, c)
+		}
+	}
+	return err
+}
+
+// signOfLife keeps the membership while the session drains, when there is nothing
+// to commit. That the group rebalances is known, and no error.
+func (s *session) signOfLife() {
+	err := s.cluster.heartbeat(s.member)
+	if c := codeOf(err); c.fenced() {
+		s.mu.Lock()
+		s.fence(fmt.Errorf("kafka: heartbeat: %w", err))
+		s.mu.Unlock()
+	}
+}

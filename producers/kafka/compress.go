@@ -1,0 +1,185 @@
+package kafka
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/snappy"
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+)
+
+// The codecs, as a batch's attributes name them.
+const (
+	codecNone = iota
+	codecGzip
+	codecSnappy
+	codecLZ4
+	codecZstd
+)
+
+// decompressor expands batches to at most limit bytes each. It is for one
+// goroutine. Every answer is a buffer of its own, as payloads will alias it.
+type decompressor struct {
+	limit int
+	gzip  *gzip.Reader
+	lz4   *lz4.Reader
+	zstd  *zstd.Decoder
+}
+
+// expand decompresses src by codec. Errors wrap errCorrupt.
+func (d *decompressor) expand(codec int16, src []byte) ([]byte, error) {
+	out, err := d.run(codec, src)
+	if err != nil {
+		return nil, fmt.Errorf("%w: codec %d: %w", errCorrupt, codec, err)
+	}
+	return out, nil
+}
+
+func (d *decompressor) run(codec int16, src []byte) ([]byte, error) {
+	switch codec {
+	case codecNone:
+		return src, nil
+	case codecGzip:
+		if d.gzip == nil {
+			d.gzip = new(gzip.Reader)
+		}
+		if err := d.gzip.Reset(bytes.NewReader(src)); err != nil {
+			return nil, err
+		}
+		return d.drain(d.gzip, len(src))
+	case codecSnappy:
+		return d.snappy(src)
+	case codecLZ4:
+		if d.lz4 == nil {
+			d.lz4 = lz4.NewReader(nil)
+		}
+		d.lz4.Reset(bytes.NewReader(src))
+		return d.drain(d.lz4, len(src))
+	case codecZstd:
+		return d.zstandard(src)
+	}
+	return nil, errors.New("unknown")
+}
+
+// drain reads all of r, growing with what really comes out of it.
+func (d *decompressor) drain(r io.Reader, compressed int) ([]byte, error) {
+	out := make([]byte, 0, min(max(4*compressed, 512), d.limit+1))
+	for {
+		n, err := r.Read(out[len(out):cap(out)])
+		out = out[:len(out)+n]
+		switch {
+		case len(out) > d.limit:
+			return nil, d.tooLarge()
+		case err == io.EOF:
+			return out, nil
+		case err != nil:
+			return nil, err
+		case len(out) == cap(out):
+			grown := make([]byte, len(out), min(2*cap(out), d.limit+1))
+			copy(grown, out)
+			out = grown
+		}
+	}
+}
+
+func (d *decompressor) tooLarge() error {
+	return fmt.Errorf("it decompresses to more than %d bytes", d.limit)
+}
+
+// zstandard has one decoder without goroutines, that refuses what is too large
+// before it allocates.
+func (d *decompressor) zstandard(src []byte) ([]byte, error) {
+	if d.zstd == nil {
+		decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1),
+			zstd.WithDecoderMaxMemory(uint64(d.limit)), zstd.WithDecoderLowmem(true))
+		if err != nil {
+			return nil, err
+		}
+		d.zstd = decoder
+	}
+	out, err := d.zstd.DecodeAll(src, nil)
+	if err == nil && len(out) > d.limit {
+		err = d.tooLarge()
+	}
+	return out, err
+}
+
+// xerial is the head of what Java's snappy stream writes: blocks with a length
+// each. Other clients send one raw block.
+const xerial = "\x82SNAPPY\x00"
+
+// xerialHead is the magic, a version and the oldest compatible version.
+const xerialHead = len(xerial) + 8
+
+func (d *decompressor) snappy(src []byte) ([]byte, error) {
+	if !bytes.HasPrefix(src, []byte(xerial)) {
+		return d.snappyBlock(nil, src)
+	}
+	if len(src) < xerialHead {
+		return nil, io.ErrUnexpectedEOF
+	}
+	// The first pass adds up what the blocks announce, so that one buffer of
+	// the right size is allocated, or none.
+	total, blocks := 0, src[xerialHead:]
+	for rest := blocks; len(rest) > 0; {
+		block, after, err := xerialBlock(rest)
+		if err != nil {
+			return nil, err
+		}
+		n, err := snappy.DecodedLen(block)
+		if err != nil {
+			return nil, err
+		}
+		if total += n; total > d.limit || total < 0 {
+			return nil, d.tooLarge()
+		}
+		rest = after
+	}
+	out := make([]byte, 0, total)
+	for len(blocks) > 0 {
+		block, after, err := xerialBlock(blocks)
+		if err != nil {
+			return nil, err
+		}
+		if out, err = d.snappyBlock(out, block); err != nil {
+			return nil, err
+		}
+		blocks = after
+	}
+	return out, nil
+}
+
+func xerialBlock(src []byte) (block, rest []byte, err error) {
+	if len(src) < 4 {
+		return nil, nil, io.ErrUnexpectedEOF
+	}
+	n := binary.BigEndian.Uint32(src)
+	if uint64(n) > uint64(len(src)-4) {
+		return nil, nil, io.ErrUnexpectedEOF
+	}
+	return src[4 : 4+n], src[4+n:], nil
+}
+
+// snappyBlock appends one block to dst.
+func (d *decompressor) snappyBlock(dst, block []byte) ([]byte, error) {
+	n, err := snappy.DecodedLen(block)
+	if err != nil {
+		return nil, err
+	}
+	if n > d.limit-len(dst) {
+		return nil, d.tooLarge()
+	}
+	if cap(dst)-len(dst) < n {
+		dst = append(make([]byte, 0, len(dst)+n), dst...)
+	}
+	got, err := snappy.Decode(dst[len(dst):len(dst)+n], block)
+	if err != nil {
+		return nil, err
+	}
+	return append(dst, got...), nil
+}

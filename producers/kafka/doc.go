@@ -1,0 +1,62 @@
+// Package kafka consumes Kafka topics by demand, as a member of a consumer
+// group, and publishes to them.
+//
+//	source := kafka.NewProducer(kafka.Config{
+//		Brokers: []string{"127.0.0.1:19092"},
+//		Topics:  []string{"orders"},
+//		Group:   "billing",
+//	})
+//	pipeline, err := broadway.New(broadway.Config{
+//		Producers: []broadway.Producer{source},
+//		...
+//	})
+//
+// # Guarantees
+//
+// A message is committed only after the pipeline has settled it and everything
+// before it in its partition: the commit is the longest settled prefix, per
+// ownership of a partition. Dead-lettered and dropped messages count as
+// settled; nothing else that failed does. So every message is handled at least
+// once, over rebalances, crashes and broker outages, and what is handled twice
+// after a crash is bounded: at most [Config.Window] messages per partition
+// are handed out and not durably committed.
+//
+// Messages of equal (topic, partition, key) are handled in order. Messages
+// without a key have no order among themselves.
+//
+// Control records of transactions are never handed out. Null payloads
+// (tombstones) arrive as nil, empty ones as empty.
+//
+// # Demand and memory
+//
+// Nothing is fetched unless the pipeline asks. A partition is fetched only
+// while it has room: its share of the pipeline's bound (half of it, when several
+// partitions are owned) is not used up, its window is open, and what was fetched
+// before is handed out. Brokers answer with whole batches, which may hold more
+// than was asked for; the rest waits in the client, undelivered, and that
+// partition is not fetched meanwhile. The client holds at most two responses of
+// MaxBytes per broker, and decompresses only what it hands out.
+//
+// Each broker that leads partitions of this member has up to three connections
+// for fetching (one for partitions that are behind, two long polls for those at
+// the tail, so that an idle partition never delays a busy one) and one for all
+// else; the group's coordinator has one more.
+//
+// # Rebalances
+//
+// When the group rebalances the producer stops handing out, the pipeline
+// releases what no handler holds and flushes open batches, and what settles
+// within min(10 s, the rebalance time-out less a margin) is committed on the
+// ending generation, while heartbeats keep the member alive. The rest is left
+// uncommitted: its next owner handles it again.
+//
+// The group protocol is the classic one with eager rebalancing, as kafka-go
+// speaks it. Do not mix members of other clients into one group: kafka-go does
+// not understand the metadata that newer ones send.
+//
+// # Errors
+//
+// After the first connection nothing but [Config.OutOfRange] Fail ends a
+// pipeline: the producer reconnects, follows leaders, waits for topics to appear
+// and says in [Producer.Health] why it gets nothing.
+package kafka

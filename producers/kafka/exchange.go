@@ -1,0 +1,278 @@
+package kafka
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+const (
+	// dialTimeout bounds connecting, TLS and the first negotiation.
+	dialTimeout = 5 * time.Second
+	// progressTimeout is how long a connection may stay silent while something
+	// waits for it. Long polls add their MaxWait.
+	progressTimeout = 10 * time.Second
+	// frameSlack is what a response may hold besides records.
+	frameSlack = 1 << 20
+	// anyBroker is the node of requests that any broker answers.
+	anyBroker = -1
+)
+
+// versionRange is what a broker speaks of one API.
+type versionRange struct{ min, max int16 }
+
+// exchange is one request and its answer, as a message of kafka-go's transport:
+// that gives connections (pooled, authenticated, encrypted) and routing; bytes
+// are written and read here, with kmsg as the codec. It holds nothing of the
+// answer, as the transport may outlive the call.
+type exchange struct {
+	request  kmsg.Request
+	node     int32
+	clientID string
+	// most is the highest version that our code understands.
+	most int16
+	// maxFrame bounds the answer, in bytes.
+	maxFrame int
+}
+
+// reply carries an answer through kafka-go.
+type reply struct{ response kmsg.Response }
+
+// ApiKey names the API to kafka-go.
+func (r *reply) ApiKey() protocol.ApiKey { return protocol.ApiKey(r.response.Key()) }
+
+// ApiKey names the API to kafka-go.
+func (e *exchange) ApiKey() protocol.ApiKey { return protocol.ApiKey(e.request.Key()) }
+
+// Required says that the exchange reads and writes by itself.
+func (e *exchange) Required(map[protocol.ApiKey]int16) bool { return true }
+
+// Broker says where to send the request to. kafka-go fails when it does not
+// know the node yet, which the next refresh of its own metadata mends.
+func (e *exchange) Broker(protocol.Cluster) (protocol.Broker, error) {
+	return protocol.Broker{ID: e.node}, nil
+}
+
+// RawExchange writes the request and reads the answer. After an error kafka-go
+// closes the connection.
+func (e *exchange) RawExchange(rw io.ReadWriter) (m protocol.Message, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("kafka: reading an answer panicked: %v\n%s", r, debug.Stack())
+		}
+	}()
+	wrapped, ok := rw.(interface{ LocalAddr() net.Addr })
+	if !ok {
+		return nil, errors.New("kafka: the transport hands out no connection")
+	}
+	c := connOf(wrapped)
+	if c == nil {
+		return nil, errors.New("kafka: the connection is not ours")
+	}
+	if c.versions == nil {
+		if c.versions, err = e.negotiate(rw, c); err != nil {
+			return nil, err
+		}
+	}
+	version, err := pickVersion(e.request, c.versions, e.most)
+	if err != nil {
+		return nil, err
+	}
+	// The version belongs to this connection: a copy of the request would cost
+	// more, and one request runs on one connection at a time.
+	e.request.SetVersion(version)
+	response, err := roundTrip(rw, c, e.request, e.clientID, e.maxFrame)
+	if err != nil {
+		return nil, err
+	}
+	return &reply{response}, nil
+}
+
+// negotiate asks the broker what it speaks. kafka-go has asked too, but keeps
+// only what it would choose itself. Version 0 is what every broker answers.
+func (e *exchange) negotiate(rw io.ReadWriter, c *conn) (map[int16]versionRange, error) {
+	request := kmsg.NewPtrApiVersionsRequest()
+	response, err := roundTrip(rw, c, request, e.clientID, frameSlack)
+	if err != nil {
+		return nil, err
+	}
+	answer := response.(*kmsg.ApiVersionsResponse)
+	if answer.ErrorCode != 0 {
+		return nil, fmt.Errorf("kafka: asking for API versions: %w", codeError(answer.ErrorCode))
+	}
+	versions := make(map[int16]versionRange, len(answer.ApiKeys))
+	for _, k := range answer.ApiKeys {
+		versions[k.ApiKey] = versionRange{k.MinVersion, k.MaxVersion}
+	}
+	return versions, nil
+}
+
+// pickVersion is the highest version that both sides understand.
+func pickVersion(request kmsg.Request, versions map[int16]versionRange, most int16) (int16, error) {
+	name := kmsg.NameForKey(request.Key())
+	r, known := versions[request.Key()]
+	if !known {
+		return 0, fmt.Errorf("kafka: the broker does not know %s", name)
+	}
+	version := min(r.max, most, request.MaxVersion())
+	if version < r.min {
+		return 0, fmt.Errorf("kafka: the broker speaks %s versions %d to %d, and we up to %d", name, r.min, r.max, version)
+	}
+	return version, nil
+}
+
+// roundTrip writes request and reads its answer.
+func roundTrip(rw io.ReadWriter, c *conn, request kmsg.Request, clientID string, maxFrame int) (kmsg.Response, error) {
+	c.correlation++
+	formatter := kmsg.NewRequestFormatter(kmsg.FormatterClientID(clientID))
+	if _, err := rw.Write(formatter.AppendRequest(nil, request, c.correlation)); err != nil {
+		return nil, err
+	}
+	frame, err := readFrame(rw, maxFrame)
+	if err != nil {
+		return nil, err
+	}
+	return decodeResponse(frame, request, c.correlation)
+}
+
+// readFrame reads one length-prefixed answer. A length that is a lie costs at
+// most what has really arrived, twice.
+func readFrame(r io.Reader, most int) ([]byte, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, err
+	}
+	size := int64(binary.BigEndian.Uint32(head[:]))
+	if size < 4 || size > int64(most) {
+		return nil, fmt.Errorf("kafka: the broker announces an answer of %d bytes, and %d are the most", size, most)
+	}
+	const trusted = 8 << 20
+	frame := make([]byte, min(size, trusted))
+	for at := 0; ; {
+		n, err := io.ReadFull(r, frame[at:])
+		if err != nil {
+			return nil, err
+		}
+		at += n
+		if int64(at) == size {
+			return frame, nil
+		}
+		frame = append(frame, make([]byte, min(int64(at), size-int64(at)))...)
+	}
+}
+
+// decodeResponse checks the correlation id and decodes the body, which aliases
+// frame.
+func decodeResponse(frame []byte, request kmsg.Request, correlation int32) (kmsg.Response, error) {
+	if len(frame) < 4 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	if got := int32(binary.BigEndian.Uint32(frame)); got != correlation {
+		return nil, fmt.Errorf("kafka: the broker answers request %d, and %d was asked", got, correlation)
+	}
+	body := frame[4:]
+	response := request.ResponseKind()
+	if response.IsFlexible() && request.Key() != kmsg.ApiVersions.Int16() {
+		var err error
+		if body, err = skipTags(body); err != nil {
+			return nil, err
+		}
+	}
+	if err := response.ReadFrom(body); err != nil {
+		return nil, fmt.Errorf("kafka: malformed answer to %s version %d: %w", kmsg.NameForKey(request.Key()), request.GetVersion(), err)
+	}
+	return response, nil
+}
+
+// skipTags passes over the tagged fields of a response header.
+func skipTags(b []byte) ([]byte, error) {
+	count, n := binary.Uvarint(b)
+	for b = b[max(n, 0):]; n > 0 && count > 0; count-- {
+		var size uint64
+		if _, n = binary.Uvarint(b); n <= 0 {
+			break
+		}
+		b = b[n:]
+		if size, n = binary.Uvarint(b); n <= 0 || size > uint64(len(b)-n) {
+			n = 0
+			break
+		}
+		b = b[n+int(size):]
+	}
+	if n <= 0 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	return b, nil
+}
+
+// wire sends exchanges through kafka-go's transport.
+type wire struct {
+	network   *network
+	transport *kafkago.Transport
+	addr      net.Addr
+	clientID  string
+}
+
+func newWire(cfg Config) *wire {
+	n := newNetwork(progressTimeout + cfg.MaxWait)
+	return &wire{
+		network: n,
+		transport: &kafkago.Transport{
+			Dial:           n.dial,
+			DialTimeout:    dialTimeout,
+			MetadataTopics: cfg.Topics,
+			ClientID:       cfg.ClientID,
+			TLS:            cfg.TLS,
+			SASL:           saslMechanism(cfg.SASL),
+		},
+		addr:     kafkago.TCP(cfg.Brokers...),
+		clientID: cfg.ClientID,
+	}
+}
+
+// ask sends request to node and waits for the answer. It is never cancelled, but
+// bounded: by the dial's time limit and by the connection's progress. A
+// connection that turns out to be gone is replaced once.
+func (w *wire) ask(node int32, request kmsg.Request, most int16, maxFrame int) (kmsg.Response, error) {
+	var err error
+	for range 2 {
+		e := &exchange{request: request, node: node, clientID: w.clientID, most: most, maxFrame: maxFrame}
+		var m protocol.Message
+		if m, err = w.transport.RoundTrip(context.Background(), w.addr, e); err == nil {
+			r, ok := m.(*reply)
+			if !ok {
+				return nil, fmt.Errorf("kafka: the transport answered %T", m)
+			}
+			return r.response, nil
+		}
+		if !isGone(err) || w.network.isDown() {
+			break
+		}
+	}
+	where := "any broker"
+	if node != anyBroker {
+		where = fmt.Sprintf("broker %d", node)
+	}
+	return nil, fmt.Errorf("kafka: %s to %s: %w", kmsg.NameForKey(request.Key()), where, err)
+}
+
+// isGone says whether err is how a connection fails that the broker has closed
+// while it was idle, or by being restarted.
+func isGone(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}
+
+// close ends the transport's goroutines and connections. Idle ones end at once,
+// others with their exchange.
+func (w *wire) close() { w.transport.CloseIdleConnections() }

@@ -1,0 +1,310 @@
+package kafka
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+)
+
+// replicaTime is how long a replica is read that the leader told to, before the
+// leader is asked again.
+const replicaTime = 5 * time.Minute
+
+// The lanes of a broker: exchanges that may be under way at once.
+const (
+	laneBehind  = iota // partitions that are behind: answered at once
+	laneTail           // long polls of partitions at the tail; two, so that a
+	laneTail2          // partition that comes to the tail need not wait for one
+	laneOffsets        // questions for offsets
+	lanes
+)
+
+// broker is a session's view of one broker. Guarded by the session's mutex.
+type broker struct {
+	busy [lanes]bool
+	asks [lanes]uint64 // the producer's count of Fetch calls when it was used
+	// reserved is what exchanges under way may bring, and held what they have
+	// brought and is not handed out: together at most twice MaxBytes.
+	reserved, held int
+	failures       int
+	err            error
+}
+
+// plan is one exchange to make.
+type plan struct {
+	node     int32
+	lane     int
+	maxBytes int
+	parts    []*partition
+	owns     []*ownership // of parts, when the plan was made
+	from     []int64      // the offsets that it asks for
+	fetch    *kmsg.FetchRequest
+	queries  []offsetQuery
+}
+
+// fetchLoop makes exchanges with brokers: whatever demand, room, budget and lanes
+// allow, looked at whenever one of them has changed.
+func (s *session) fetchLoop() {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	s.locate()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		now := time.Now()
+		plans, again := s.plans(now)
+		for _, p := range plans {
+			wg.Go(func() { s.execute(p) })
+		}
+		if again.IsZero() {
+			again = now.Add(time.Hour)
+		}
+		timer.Reset(time.Until(again))
+		select {
+		case <-s.draining:
+			return
+		case <-s.fetchKick:
+		case <-timer.C:
+		}
+	}
+}
+
+// plans decides which exchanges to make now, and when to look again.
+func (s *session) plans(now time.Time) (plans []*plan, again time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		return nil, again
+	}
+	s.hungry, s.tight = false, false
+	byLane := map[[2]int32][]*partition{}
+	for _, p := range s.parts {
+		if p.inflight || p.phase != phaseFetching && p.phase != phaseResolving {
+			continue
+		}
+		if now.Before(p.notBefore) {
+			if again.IsZero() || p.notBefore.Before(again) {
+				again = p.notBefore
+			}
+			continue
+		}
+		node := p.target(now)
+		if node == anyBroker {
+			p.notBefore = now.Add(backoff(1, time.Second))
+			kick(s.watchKick)
+			continue
+		}
+		if lane, ok := s.laneFor(p); ok {
+			key := [2]int32{node, int32(lane)}
+			byLane[key] = append(byLane[key], p)
+		}
+	}
+	for key, parts := range byLane {
+		if p := s.plan(key[0], int(key[1]), parts); p != nil {
+			plans = append(plans, p)
+		}
+	}
+	return plans, again
+}
+
+// laneFor says whether p may be asked for, and in which lane.
+func (s *session) laneFor(p *partition) (int, bool) {
+	if p.phase == phaseResolving {
+		return laneOffsets, true
+	}
+	waiting := p.waiting()
+	if len(p.segments) >= 2 || int64(p.own.ref.Room()) <= waiting || p.own.ledger.Uncommitted()+waiting >= s.window {
+		// When there is room again the answer must not wait for a long poll.
+		s.tight, p.tail = true, false
+		return 0, false
+	}
+	if p.tail {
+		return laneTail, true
+	}
+	return laneBehind, true
+}
+
+// plan makes an exchange of what may be asked of one broker, nil when its lane or
+// its budget is in use, or when nobody wants more.
+func (s *session) plan(node int32, lane int, parts []*partition) *plan {
+	b := s.brokers[node]
+	if b == nil {
+		b = &broker{}
+		s.brokers[node] = b
+	}
+	if lane == laneTail && b.busy[laneTail] {
+		lane = laneTail2
+	}
+	if b.busy[lane] {
+		return nil
+	}
+	p := &plan{node: node, lane: lane, parts: parts}
+	if lane == laneOffsets {
+		p.queries = s.queries(parts)
+	} else if !s.prepareFetch(p, b) {
+		return nil
+	}
+	b.busy[lane] = true
+	b.reserved += p.maxBytes
+	for _, part := range parts {
+		part.inflight = true
+		p.owns = append(p.owns, part.own)
+		p.from = append(p.from, part.fetchOffset)
+	}
+	return p
+}
+
+// prepareFetch builds the request, if there is demand and budget for it.
+func (s *session) prepareFetch(p *plan, b *broker) bool {
+	asks, blocked := s.producer.demand()
+	if !blocked && asks == b.asks[p.lane] {
+		s.hungry = true
+		return false
+	}
+	p.maxBytes = s.cfg.MaxBytes
+	wait := time.Duration(0)
+	if p.lane != laneBehind {
+		p.maxBytes, wait = max(s.cfg.MaxBytes/4, 1), s.cfg.MaxWait
+	}
+	if free := 2*s.cfg.MaxBytes - b.reserved - b.held; free < p.maxBytes {
+		s.evict(p.node)
+		free = 2*s.cfg.MaxBytes - b.reserved - b.held
+		if free < s.cfg.MaxBytes/4 {
+			s.tight = true
+			return false
+		}
+		p.maxBytes = min(p.maxBytes, free)
+	}
+	b.asks[p.lane] = asks
+	p.fetch = s.fetchRequest(p, wait)
+	return true
+}
+
+// evict drops what was fetched of partitions that have no room: others of the
+// same broker need the budget. It is fetched again when there is room.
+func (s *session) evict(node int32) {
+	for _, p := range s.parts {
+		if len(p.segments) == 0 || p.decoding || p.inflight || p.segments[0].node != node || p.own == nil {
+			continue
+		}
+		if p.own.ref.Room() == 0 || p.own.ledger.Uncommitted() >= s.window {
+			s.drop(p)
+			p.tail = false
+		}
+	}
+}
+
+// fetchRequest asks for all partitions of a plan, those first that have waited
+// longest: brokers fill an answer from the front.
+func (s *session) fetchRequest(p *plan, wait time.Duration) *kmsg.FetchRequest {
+	slices.SortStableFunc(p.parts, func(a, b *partition) int { return int(a.turn - b.turn) })
+	r := kmsg.NewPtrFetchRequest()
+	r.ReplicaID = -1
+	r.MaxWaitMillis = int32(wait / time.Millisecond)
+	r.MinBytes = int32(s.cfg.MinBytes)
+	if wait == 0 {
+		r.MinBytes = 0
+	}
+	r.MaxBytes = int32(p.maxBytes)
+	r.IsolationLevel = int8(s.cfg.Isolation)
+	r.SessionEpoch = -1
+	r.Rack = s.cfg.Rack
+	at := map[string]int{}
+	for _, part := range p.parts {
+		i, known := at[part.name.topic]
+		if !known {
+			i = len(r.Topics)
+			at[part.name.topic] = i
+			t := kmsg.NewFetchRequestTopic()
+			t.Topic = part.name.topic
+			r.Topics = append(r.Topics, t)
+		}
+		q := kmsg.NewFetchRequestTopicPartition()
+		q.Partition = part.name.partition
+		q.FetchOffset = part.fetchOffset
+		q.CurrentLeaderEpoch = part.leader.epoch
+		q.LastFetchedEpoch = -1
+		q.LogStartOffset = -1
+		q.PartitionMaxBytes = int32(part.partBytes)
+		r.Topics[i].Partitions = append(r.Topics[i].Partitions, q)
+	}
+	return r
+}
+
+func (s *session) queries(parts []*partition) []offsetQuery {
+	queries := make([]offsetQuery, 0, len(parts))
+	for _, p := range parts {
+		queries = append(queries, offsetQuery{p.name, p.leader.epoch, p.timestamp})
+	}
+	return queries
+}
+
+// execute makes the exchange of a plan, and takes over its answer.
+func (s *session) execute(p *plan) {
+	s.producer.count.exchanges.Add(1)
+	var fetched *kmsg.FetchResponse
+	var offsets map[topicPartition]offsetAnswer
+	var err error
+	if p.fetch != nil {
+		fetched, err = s.exchange(p)
+	} else {
+		offsets, err = s.cluster.offsets(p.node, p.queries)
+	}
+	s.mu.Lock()
+	b := s.brokers[p.node]
+	b.busy[p.lane] = false
+	b.reserved -= p.maxBytes
+	b.err = err
+	for _, part := range p.parts {
+		part.inflight = false
+	}
+	switch {
+	case s.ended:
+	case err != nil:
+		b.failures++
+		s.failed(p, b, err)
+	case fetched != nil:
+		b.failures = 0
+		s.apply(p, b, fetched)
+	default:
+		b.failures = 0
+		s.resolve(p, offsets)
+	}
+	s.mu.Unlock()
+	s.producer.wake()
+	kick(s.fetchKick)
+}
+
+// exchange asks for records.
+func (s *session) exchange(p *plan) (*kmsg.FetchResponse, error) {
+	most := s.cfg.MaxBytes + s.cfg.MaxBatchBytes + frameSlack
+	response, err := s.wire.ask(p.node, p.fetch, mostFetch, most)
+	if err != nil {
+		return nil, err
+	}
+	answer, ok := response.(*kmsg.FetchResponse)
+	if !ok {
+		return nil, unexpected(response)
+	}
+	if answer.Version < 4 {
+		return nil, fmt.Errorf("kafka: broker %d is older than 0.11", p.node)
+	}
+	if answer.ErrorCode != 0 {
+		return nil, fmt.Errorf("kafka: Fetch: %w", codeError(answer.ErrorCode))
+	}
+	return answer, nil
+}
+
+// failed backs off from a broker that did not answer. Callers hold mu.
+func (s *session) failed(p *plan, b *broker, err error) {
+	s.producer.count.exchangesFailed.Add(1)
+	s.log.Info("kafka: no answer", "broker", p.node, "error", err)
+	until := time.Now().Add(backoff(b.failures, 2*time.Second))
+	for _, part := range p.parts {
+		part.notBefore, part.replica = until, anyBroker
+	}
+	kick(s.watchKick)
+}

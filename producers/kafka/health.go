@@ -1,0 +1,106 @@
+package kafka
+
+import (
+	"errors"
+	"sync/atomic"
+
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// counters are what Stats shows.
+type counters struct {
+	generations, fenced, abandoned, rewinds      atomic.Int64
+	commits, commitsFailed                       atomic.Int64
+	exchanges, exchangesFailed                   atomic.Int64
+	outOfRange, corrupt, skippedBatches, skipped atomic.Int64
+}
+
+// Stats are counts since the producer was made.
+type Stats struct {
+	// Generations counts how often the member got an assignment; Fenced how
+	// often the group gave it up before it could commit.
+	Generations, Fenced int64
+	// Abandoned counts messages that were handed out and not settled when their
+	// partition had to be given up: their next owner handles them again.
+	Abandoned int64
+	// Rewinds counts partitions that began again after messages were released.
+	Rewinds int64
+	// Commits counts commit requests, CommitsFailed those that failed, in whole
+	// or for some partition.
+	Commits, CommitsFailed int64
+	// Exchanges counts requests for records and offsets, ExchangesFailed those
+	// without an answer.
+	Exchanges, ExchangesFailed int64
+	// OutOfRange counts positions that did not exist.
+	OutOfRange int64
+	// CorruptBatches counts batches that could not be decoded, each time;
+	// SkippedBatches those that were passed over.
+	CorruptBatches, SkippedBatches int64
+	// SkippedOffsets counts offsets passed over by the OutOfRange and Corrupt
+	// policies.
+	SkippedOffsets int64
+}
+
+// Stats is a picture of what the producer counted.
+func (p *Producer) Stats() Stats {
+	c := &p.count
+	return Stats{
+		Generations: c.generations.Load(), Fenced: c.fenced.Load(), Abandoned: c.abandoned.Load(), Rewinds: c.rewinds.Load(),
+		Commits: c.commits.Load(), CommitsFailed: c.commitsFailed.Load(),
+		Exchanges: c.exchanges.Load(), ExchangesFailed: c.exchangesFailed.Load(),
+		OutOfRange: c.outOfRange.Load(), CorruptBatches: c.corrupt.Load(),
+		SkippedBatches: c.skippedBatches.Load(), SkippedOffsets: c.skipped.Load(),
+	}
+}
+
+// Lag is, for each partition that this member owns and has heard of, how many
+// messages are not settled: those at the broker, and those in the pipeline.
+func (p *Producer) Lag() []broadway.Lag {
+	p.mu.Lock()
+	s := p.session
+	p.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var lags []broadway.Lag
+	for _, part := range s.parts {
+		if n, known := part.lag(); known {
+			lags = append(lags, broadway.Lag{Source: part.name.topic, Partition: int(part.name.partition), Messages: n})
+		}
+	}
+	return lags
+}
+
+// Health is nil, or why messages do not come: a broker that does not answer, a
+// group that is not joined, a topic that does not exist, a stopped partition,
+// commits that fail.
+func (p *Producer) Health() error {
+	p.mu.Lock()
+	s := p.session
+	err := errors.Join(p.fatal, p.brokerErr)
+	if p.started {
+		err = errors.Join(err, p.groupErr)
+	} else if err == nil {
+		err = errors.New("kafka: not connected")
+	}
+	p.mu.Unlock()
+	if s == nil {
+		return err
+	}
+	return errors.Join(err, s.health())
+}
+
+func (s *session) health() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	errs := []error{s.unknown, s.commitErr}
+	for _, b := range s.brokers {
+		errs = append(errs, b.err)
+	}
+	for _, p := range s.parts {
+		errs = append(errs, p.failure)
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,159 @@
+package kafka
+
+import (
+	"slices"
+	"time"
+
+	"github.com/gobroadway/gobroadway/acknowledgers"
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// phase is what a partition of a session is at.
+type phase uint8
+
+const (
+	// phaseLocating waits for the group's committed offset.
+	phaseLocating phase = iota
+	// phaseResolving asks the leader for an offset: where to begin, or where to
+	// go on after the position was found not to exist.
+	phaseResolving
+	// phaseFetching hands out messages.
+	phaseFetching
+	// phaseRewinding waits until what was handed out has come back, to begin
+	// again with the oldest unsettled message.
+	phaseRewinding
+	// phaseStopped hands out nothing more in this generation; see failure.
+	phaseStopped
+)
+
+// partition is one assigned partition of a session. All fields after name are
+// guarded by the session's mutex, but for the head of segments while decoding.
+type partition struct {
+	name topicPartition
+	at   int // in the session's list
+
+	phase   phase
+	failure error // why it is stopped, or does not come along; nil when it does
+	own     *ownership
+
+	// leader is as metadata told last. replica is the one that the leader wants
+	// to be read instead, until replicaUntil; anyBroker when there is none.
+	leader       leader
+	replica      int32
+	replicaUntil time.Time
+
+	// timestamp is what phaseResolving asks for, and lost the position that does
+	// not exist, -1 at the start.
+	timestamp int64
+	lost      int64
+
+	fetchOffset int64
+	segments    []*segment
+	decoding    bool // Fetch reads segments[0], without the mutex
+	inflight    bool // an exchange asks for it
+	tail        bool // nothing was left at the broker
+	partBytes   int  // bytes to ask for, at most
+	turn        int64
+
+	highWatermark int64 // -1 when it is not known yet
+	logStart      int64
+
+	notBefore time.Time // no exchange before
+	failures  int       // exchanges that failed in a row
+	corrupt   int       // answers in a row whose first batch was corrupt
+	rewinds   int       // rewinds in a row without progress
+}
+
+// ownership is one epoch of a partition: what the messages' AckRef leads to. A
+// rewind begins a new one. The ledger is guarded by the session's mutex.
+type ownership struct {
+	session *session
+	part    *partition
+	ref     *broadway.AckRef
+	ledger  *acknowledgers.Offsets
+	salt    uint64
+
+	epochs []epochStart
+	// pin says that the start is to be committed although nothing has settled.
+	pin bool
+	// void says that nothing is to be committed: the topic is another one now.
+	void bool
+}
+
+// newOwnership begins an epoch of p. Callers hold the session's mutex.
+func (s *session) newOwnership(p *partition, ledger *acknowledgers.Offsets) *ownership {
+	o := &ownership{session: s, part: p, ledger: ledger, salt: s.producer.salt(p.name)}
+	o.ref = broadway.NewAckRef(s.producer, o, s.share)
+	return o
+}
+
+// dirty says whether there is something to commit.
+func (o *ownership) dirty() bool {
+	return !o.void && (o.pin || o.ledger.Next() > o.ledger.Committed())
+}
+
+// commitment is what to commit now.
+func (o *ownership) commitment() commitment {
+	c := commitment{partition: o.part.name, next: o.ledger.Next(), epoch: -1}
+	for i := len(o.epochs) - 1; i >= 0; i-- {
+		if o.epochs[i].offset < c.next {
+			c.epoch = o.epochs[i].epoch
+			break
+		}
+	}
+	return c
+}
+
+// committed tells that next is durable.
+func (o *ownership) committed(next int64) {
+	o.pin = false
+	o.ledger.Commit(next)
+	// Of the epochs below next only the last one is asked for again.
+	for len(o.epochs) > 1 && o.epochs[1].offset < next {
+		o.epochs = slices.Delete(o.epochs, 0, 1)
+	}
+	o.part.rewinds = 0
+}
+
+// delivered tells what a haul handed out.
+func (o *ownership) delivered(h *haul) {
+	for _, sp := range h.spans {
+		o.ledger.Deliver(sp.first, sp.count)
+	}
+	o.ledger.Advance(h.next)
+	for _, e := range h.epochs {
+		if k := len(o.epochs); k == 0 || o.epochs[k-1].epoch != e.epoch {
+			o.epochs = append(o.epochs, e)
+		}
+	}
+}
+
+// waiting is how many records wait in the client, at most.
+func (p *partition) waiting() (n int64) {
+	for _, seg := range p.segments {
+		n += seg.expected
+	}
+	return n
+}
+
+// target is the broker to ask, anyBroker when it is not known.
+func (p *partition) target(now time.Time) int32 {
+	if p.replica != anyBroker && now.Before(p.replicaUntil) {
+		return p.replica
+	}
+	if p.leader.err != nil {
+		return anyBroker
+	}
+	return p.leader.node
+}
+
+// atTail says whether a fetch would find nothing.
+func (p *partition) atTail(end int64) bool { return p.fetchOffset >= end }
+
+// lag is how many messages are not settled, those at the broker included.
+func (p *partition) lag() (int64, bool) {
+	if p.own == nil || p.highWatermark < 0 {
+		return 0, false
+	}
+	return max(p.highWatermark-p.own.ledger.Next(), 0), true
+}

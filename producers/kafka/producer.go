@@ -1,0 +1,320 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	kafkago "github.com/segmentio/kafka-go"
+
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// closeTimeout bounds Close: afterwards every connection is cut, which ends what
+// still waits for a broker.
+const closeTimeout = 10 * time.Second
+
+// Producer consumes topics as a member of a group. Make one with [NewProducer],
+// and give it to one pipeline.
+//
+// It is a [broadway.Producer], [broadway.Describer], [broadway.Validator],
+// [broadway.Connector], [broadway.Drainer], [broadway.Lagger],
+// [broadway.HealthChecker], and the [broadway.Acknowledger] and
+// [broadway.Releaser] of its messages.
+type Producer struct {
+	cfg     Config
+	window  int64
+	limits  broadway.Limits
+	seed    maphash.Seed
+	wire    *wire
+	cluster *cluster
+	decoder *decoder // used by the goroutine that runs Fetch
+
+	ready   chan struct{} // something changed that Fetch waits for
+	quit    chan struct{} // closed by Close
+	asks    atomic.Uint64 // calls of Fetch
+	blocked atomic.Bool   // a Fetch waits
+	count   counters
+	loops   sync.WaitGroup
+
+	mu        sync.Mutex // protects following fields
+	session   *session
+	counts    map[string]int // partitions of each topic, as told last
+	started   bool
+	draining  bool
+	closed    bool
+	fatal     error
+	brokerErr error // why metadata could not be had
+	groupErr  error // why there is no session
+}
+
+// NewProducer makes a producer. It dials nothing; mistakes in cfg are what
+// [Producer.Validate] reports.
+func NewProducer(cfg Config) *Producer {
+	cfg = cfg.withDefaults()
+	w := newWire(cfg)
+	p := &Producer{
+		cfg: cfg, window: int64(cfg.Window), seed: maphash.MakeSeed(), wire: w, cluster: newCluster(w, cfg), decoder: newDecoder(cfg),
+		ready: make(chan struct{}, 1), quit: make(chan struct{}), counts: map[string]int{},
+	}
+	p.size(broadway.Limits{})
+	return p
+}
+
+// Validate reports every mistake of the configuration at once.
+func (p *Producer) Validate() error { return p.cfg.validate() }
+
+// Describe says what Kafka can and promises.
+func (p *Producer) Describe(limits broadway.Limits) broadway.Traits {
+	p.size(limits)
+	return broadway.Traits{
+		Kind: "kafka", Name: strings.Join(p.cfg.Topics, ","), Broker: true,
+		Actions:     broadway.ActionSet(broadway.ActionStopPartition),
+		PartitionBy: partitionBy(p.seed),
+	}
+}
+
+// size takes over the pipeline's bounds. The window is not below them, or a
+// batch could wait for messages that the window holds back.
+func (p *Producer) size(limits broadway.Limits) {
+	p.limits = limits
+	window := p.cfg.Window
+	if window == 0 {
+		window = max(DefaultWindow, 4*limits.MaxUnsettled)
+	}
+	p.window = int64(max(window, limits.MaxUnsettled))
+}
+
+// salt tells partitions apart in the order that PartitionBy promises.
+func (p *Producer) salt(name topicPartition) uint64 { return maphash.Comparable(p.seed, name) }
+
+// Connect makes the first connection, and lets the member join its group: that
+// goes on, and is tried again without end, in the background.
+func (p *Producer) Connect(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, p.wire.network.cut)
+	defer stop()
+	if p.cfg.SASL != nil && p.cfg.TLS == nil {
+		p.cfg.Logger.Warn("kafka: credentials are sent without TLS", "mechanism", string(p.cfg.SASL.Mechanism))
+	}
+	states, err := p.cluster.describe()
+	p.described(err)
+	if err != nil {
+		return errors.Join(context.Cause(ctx), err)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return errShut
+	}
+	for topic, state := range states {
+		p.counts[topic] = len(state.partitions)
+		if state.err != nil {
+			p.cfg.Logger.Warn("kafka: topic is waited for", "topic", topic, "error", state.err)
+		}
+	}
+	if !p.started {
+		p.started = true
+		p.groupErr = fmt.Errorf("kafka: joining group %s", p.cfg.Group)
+		p.loops.Go(p.runGroup)
+	}
+	return nil
+}
+
+// runGroup is the member's life: one session after the other, until Close. All
+// goroutines of the sessions are waited for here; a session's own end waits for
+// none that may hang on a broker, so that the member is back in its group in time.
+func (p *Producer) runGroup() {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	group, err := kafkago.NewConsumerGroup(p.groupConfig())
+	if err != nil {
+		p.fail(fmt.Errorf("kafka: group %s: %w", p.cfg.Group, err))
+		return
+	}
+	wg.Go(func() {
+		<-p.quit
+		_ = group.Close() // never fails
+	})
+	for {
+		gen, err := group.Next(context.Background())
+		if errors.Is(err, kafkago.ErrGroupClosed) {
+			return
+		}
+		if err != nil {
+			p.notJoined(err)
+			continue
+		}
+		s := newSession(p, gen)
+		wg.Go(s.fetchLoop)
+		wg.Go(s.commitLoop)
+		wg.Go(s.watchLoop)
+		wg.Go(s.tendLoop)
+		done := make(chan struct{})
+		gen.Start(func(ctx context.Context) {
+			defer close(done)
+			s.run(ctx.Done())
+		})
+		<-done
+	}
+}
+
+// groupConfig is for kafka-go. It does not watch partitions: its watcher ends the
+// generation at once, again and again, while a topic is missing; ours does not.
+func (p *Producer) groupConfig() kafkago.ConsumerGroupConfig {
+	return kafkago.ConsumerGroupConfig{
+		ID:      p.cfg.Group,
+		Brokers: p.cfg.Brokers,
+		Topics:  p.cfg.Topics,
+		Dialer: &kafkago.Dialer{
+			ClientID:      p.cfg.ClientID,
+			DialFunc:      p.wire.network.dial,
+			Timeout:       dialTimeout,
+			TLS:           p.cfg.TLS,
+			SASLMechanism: saslMechanism(p.cfg.SASL),
+		},
+		HeartbeatInterval: p.cfg.HeartbeatInterval,
+		SessionTimeout:    p.cfg.SessionTimeout,
+		RebalanceTimeout:  p.cfg.RebalanceTimeout,
+		// Spread, so that the members of a restarted group do not join at once.
+		JoinGroupBackoff: 500*time.Millisecond + rand.N(time.Second),
+	}
+}
+
+// adopt makes s the session that Fetch hands out from.
+func (p *Producer) adopt(s *session) {
+	p.mu.Lock()
+	p.session, p.groupErr = s, nil
+	p.mu.Unlock()
+	p.count.generations.Add(1)
+	p.wake()
+}
+
+// dismiss ends the handing out from s.
+func (p *Producer) dismiss(s *session) {
+	s.mu.Lock()
+	why := s.reason
+	s.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.session == s {
+		p.session = nil
+		p.groupErr = fmt.Errorf("kafka: joining group %s again", p.cfg.Group)
+		if why != "" {
+			p.groupErr = fmt.Errorf("%w: %s", p.groupErr, why)
+		}
+	}
+}
+
+func (p *Producer) notJoined(err error) {
+	p.mu.Lock()
+	p.groupErr = fmt.Errorf("kafka: joining group %s: %w", p.cfg.Group, err)
+	p.mu.Unlock()
+	p.cfg.Logger.Info("kafka: not joined", "group", p.cfg.Group, "error", err)
+}
+
+// described keeps whether metadata could be had.
+func (p *Producer) described(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.brokerErr = err
+}
+
+// partitionCount is how many partitions topic had when it was told last; count is
+// what it has now.
+func (p *Producer) partitionCount(topic string, count int) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	before := p.counts[topic]
+	p.counts[topic] = count
+	return before
+}
+
+// current is the session to hand out from, nil when there is none.
+func (p *Producer) current() (*session, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.fatal != nil:
+		return nil, p.fatal
+	case !p.started:
+		return nil, errors.New("kafka: not connected")
+	case p.draining:
+		return nil, nil
+	}
+	return p.session, nil
+}
+
+func (p *Producer) isDraining() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.draining
+}
+
+// demand says how often Fetch was called, and whether a call waits now.
+func (p *Producer) demand() (asks uint64, blocked bool) {
+	return p.asks.Load(), p.blocked.Load()
+}
+
+// wake makes a waiting Fetch look again.
+func (p *Producer) wake() { kick(p.ready) }
+
+// Drain stops fetching, and drops what was fetched and not handed out. The member
+// stays in its group, and what settles from now on is committed.
+func (p *Producer) Drain(context.Context) error {
+	p.mu.Lock()
+	p.draining = true
+	s := p.session
+	p.mu.Unlock()
+	if s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, part := range s.parts {
+			s.drop(part)
+		}
+	}
+	return nil
+}
+
+// Close commits what has settled, leaves the group and closes every connection,
+// within about 10 s.
+func (p *Producer) Close() error {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil
+	}
+	p.closed, p.draining = true, true
+	p.mu.Unlock()
+	close(p.quit)
+	ended := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		p.loops.Wait()
+		close(ended)
+	})
+	timer := time.NewTimer(closeTimeout)
+	defer timer.Stop()
+	var err error
+	select {
+	case <-ended:
+	case <-timer.C:
+		err = fmt.Errorf("kafka: closing took longer than %s: connections cut", closeTimeout)
+		p.wire.network.shut()
+	}
+	wg.Wait()
+	// Idle connections close at once; what kafka-go still asks on its own account
+	// (its metadata) is cut.
+	p.wire.network.refuse()
+	p.wire.close()
+	if !p.wire.network.await(time.Second) {
+		p.wire.network.cut()
+		p.wire.network.await(time.Second)
+	}
+	return err
+}

@@ -1,0 +1,278 @@
+package kafka
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"math"
+	"time"
+
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// aborted is one aborted transaction within an answer.
+type aborted struct{ producer, first int64 }
+
+// segment is what one answer holds of one partition: batches that are opened one
+// at a time, as their records are handed out. It is read by the goroutine that
+// runs Fetch, but for the first fields; see partition.decoding.
+type segment struct {
+	// The session's mutex guards these.
+	node     int32 // which broker's budget it counts against
+	weight   int   // by how much
+	expected int64 // waiting, as it was when nobody read
+
+	rest   []byte // batches that are not opened yet
+	left   int64  // records in rest and in the open batch, at most
+	next   int64  // every offset below it was handed out or passed over
+	broken bool   // after rest something follows that is no batch
+
+	// aborted lists transactions to leave out, by their first offset, and
+	// dropping the producers that are within one. Both are empty unless only
+	// committed messages are wanted.
+	aborted  []aborted
+	dropping map[int64]bool
+
+	open    bool
+	batch   batchInfo
+	records []byte // what is not read yet of the open batch
+	unread  int32
+	peeked  bool // rec was read and not handed out
+	rec     record
+
+	// resume is where the batch ends that an error is about, 0 when its head
+	// does not tell.
+	resume int64
+}
+
+// decoder opens batches. It is for one goroutine.
+type decoder struct {
+	decompressor
+	table    *crc32.Table
+	isolated bool // only committed messages
+}
+
+func newDecoder(cfg Config) *decoder {
+	return &decoder{
+		decompressor: decompressor{limit: cfg.MaxBatchBytes},
+		table:        crc32.MakeTable(crc32.Castagnoli),
+		isolated:     cfg.Isolation == ReadCommitted,
+	}
+}
+
+// peek is the next record to hand out, nil when there is none left. Errors wrap
+// errCorrupt. Decompressors are other people's code, and their input is the
+// producer's: a panic is an error about this batch.
+func (s *segment) peek(d *decoder) (rec *record, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			rec, err = nil, corrupt("decoding panicked: %v", r)
+		}
+	}()
+	for !s.peeked {
+		switch {
+		case s.open && s.unread > 0:
+			err = s.read()
+		case s.open:
+			s.pass()
+		case len(s.rest) > 0:
+			err = s.openBatch(d)
+		case s.broken:
+			s.resume = 0
+			err = corrupt("no batch at offset %d", s.next)
+		default:
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &s.rec, nil
+}
+
+// took tells that the record that peek returned was handed out, or left out.
+func (s *segment) took() {
+	s.peeked = false
+	s.next = s.rec.offset + 1
+}
+
+// read decodes one record of the open batch. Records before the offset that was
+// asked for, which whole batches bring along, are left out.
+func (s *segment) read() error {
+	rest, err := nextRecord(s.records, &s.batch, &s.rec)
+	if err != nil {
+		return fmt.Errorf("at offset %d: %w", s.next, err)
+	}
+	s.records = rest
+	s.unread--
+	s.left--
+	s.peeked = s.rec.offset >= s.next
+	return nil
+}
+
+// pass leaves the open batch, with the offsets at its end that compaction took.
+func (s *segment) pass() {
+	s.open, s.records = false, nil
+	s.next = max(s.next, s.batch.next)
+}
+
+// openBatch checks and decompresses the next batch, or passes over it.
+func (s *segment) openBatch(d *decoder) error {
+	b, err := peekBatch(s.rest)
+	if err != nil {
+		s.resume = 0
+		return err
+	}
+	raw := s.rest[:b.size]
+	s.resume = b.next
+	if after, err := peekBatch(s.rest[b.size:]); err == nil && after.base > b.base {
+		s.resume = after.base // in case that it is b's offsets that are wrong
+	}
+	if err := checkSum(raw, d.table); err != nil {
+		return fmt.Errorf("at offset %d: %w", b.base, err)
+	}
+	wanted, err := s.wanted(&b, raw[batchHeader:], d)
+	if err != nil {
+		return fmt.Errorf("at offset %d: %w", b.base, err)
+	}
+	s.batch, s.open = b, true
+	if wanted {
+		if s.records, err = d.expand(b.attributes&attrCodec, raw[batchHeader:]); err != nil {
+			s.open = false
+			return fmt.Errorf("at offset %d: %w", b.base, err)
+		}
+		s.unread = b.count
+	} else {
+		s.left -= int64(b.count)
+	}
+	s.rest = s.rest[b.size:]
+	return nil
+}
+
+// wanted says whether the records of a batch are messages to hand out: not
+// control records ever, and not aborted ones when only committed are asked for.
+func (s *segment) wanted(b *batchInfo, records []byte, d *decoder) (bool, error) {
+	if d.isolated {
+		for len(s.aborted) > 0 && s.aborted[0].first < b.next {
+			if s.dropping == nil {
+				s.dropping = map[int64]bool{}
+			}
+			s.dropping[s.aborted[0].producer] = true
+			s.aborted = s.aborted[1:]
+		}
+	}
+	if b.control() {
+		if d.isolated {
+			abort, err := abortMarker(records, b)
+			if err != nil {
+				return false, err
+			}
+			if abort {
+				delete(s.dropping, b.producerID)
+			}
+		}
+		return false, nil
+	}
+	return b.next > s.next && (!b.transactional() || !s.dropping[b.producerID]), nil
+}
+
+// span is a run of offsets that were handed out.
+type span struct{ first, count int64 }
+
+// epochStart says that messages from offset on were written under a leader epoch.
+type epochStart struct {
+	offset int64
+	epoch  int32
+}
+
+// haul is what one visit to a partition's segments brings up.
+type haul struct {
+	messages []*broadway.Message
+	spans    []span
+	epochs   []epochStart
+	bytes    int64
+	next     int64 // the position that was reached
+	// tooLarge is the weight of the next message when it alone did not fit.
+	tooLarge int64
+	err      error // a batch is corrupt
+}
+
+// fill hands out up to most records of s that weigh up to bytes in sum, as
+// messages of own. It allocates per call, not per message.
+func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *haul) {
+	n := int(min(int64(most), s.waiting()))
+	messages := make([]broadway.Message, n)
+	metas := make([]Metadata, n)
+	for i := 0; i < n; {
+		rec, err := s.peek(d)
+		if rec == nil {
+			h.err = err
+			break
+		}
+		if own.ledger.Done(rec.offset) {
+			s.took()
+			continue
+		}
+		if rec.size() > bytes-h.bytes {
+			h.tooLarge = rec.size()
+			break
+		}
+		own.shape(rec, &messages[i], &metas[i])
+		h.add(&messages[i], rec.offset, s.batch.epoch)
+		s.took()
+		i++
+	}
+	if s.waiting() == 0 && h.err == nil {
+		// Nothing is left but control batches and gaps: pass over them now, so
+		// that the position does not stop before them.
+		_, h.err = s.peek(d)
+	}
+	h.next = s.next
+}
+
+// waiting is how many records may still come, at most.
+func (s *segment) waiting() int64 {
+	if s.peeked {
+		return s.left + 1
+	}
+	return s.left
+}
+
+// add appends a message to the haul.
+func (h *haul) add(m *broadway.Message, offset int64, epoch int32) {
+	h.messages = append(h.messages, m)
+	h.bytes += m.Size()
+	if k := len(h.epochs); k == 0 || h.epochs[k-1].epoch != epoch {
+		h.epochs = append(h.epochs, epochStart{offset, epoch})
+	}
+	if k := len(h.spans); k > 0 && h.spans[k-1].first+h.spans[k-1].count == offset {
+		h.spans[k-1].count++
+		return
+	}
+	h.spans = append(h.spans, span{offset, 1})
+}
+
+// shape makes a message of a record.
+func (o *ownership) shape(rec *record, m *broadway.Message, meta *Metadata) {
+	*meta = Metadata{
+		Topic:     o.part.name.topic,
+		Partition: int(o.part.name.partition),
+		Offset:    rec.offset,
+		Timestamp: time.UnixMilli(rec.timestamp),
+		Key:       rec.key,
+		headers:   rec.headers,
+		headCount: rec.headCount,
+	}
+	m.Init(o.ref, rec.offset, rec.value)
+	m.Metadata = meta
+	m.SetSize(rec.size())
+}
+
+// passable says where to go on after a batch that is skipped: known only when
+// its head, or the batch after it, tells, and the log reaches that far.
+func (s *segment) passable(highWatermark int64) (int64, bool) {
+	return s.resume, s.resume > s.next && s.resume <= max(highWatermark, 0) && s.resume < math.MaxInt64
+}
+
+// isCorrupt says whether err is about a batch's bytes.
+func isCorrupt(err error) bool { return errors.Is(err, errCorrupt) }

@@ -1,0 +1,96 @@
+package kafka
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/gobroadway/gobroadway/acknowledgers"
+)
+
+// chore is what a partition needs that takes time: to be drained, and perhaps
+// begun anew.
+type chore struct {
+	part *partition
+	own  *ownership
+	// again says to begin a new epoch, at to if that is not nil.
+	again bool
+	to    *int64
+}
+
+// rewind begins a new epoch of part: from its oldest unsettled message, or at to.
+// Nothing is handed out until what was handed out has come back. Callers hold
+// mu.
+func (s *session) rewind(part *partition, to *int64) {
+	if s.ended || part.own == nil || part.phase != phaseFetching && part.phase != phaseResolving {
+		return
+	}
+	part.phase = phaseRewinding
+	s.drop(part)
+	s.chores = append(s.chores, chore{part: part, own: part.own, again: true, to: to})
+	kick(s.tendKick)
+}
+
+// tendLoop drains partitions that rewind or stop, each by itself: one may wait
+// for a handler for long.
+func (s *session) tendLoop() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for {
+		s.mu.Lock()
+		chores := s.chores
+		s.chores = nil
+		s.mu.Unlock()
+		for _, c := range chores {
+			wg.Go(func() { s.tend(ctx, c) })
+		}
+		select {
+		case <-s.draining:
+			return
+		case <-s.tendKick:
+		}
+	}
+}
+
+// tend drains one partition, and begins it anew if that is asked for.
+//
+//  1. Drain: the pipeline releases what no handler holds.
+//  2. Wait: what handlers hold settles, or is released too. From then on
+//     nobody can settle within the old epoch.
+//  3. The new epoch begins with a ledger that knows what has settled above its
+//     start, so that none of that is delivered again.
+func (s *session) tend(ctx context.Context, c chore) {
+	if c.own == nil {
+		return
+	}
+	c.own.ref.Drain()
+	if c.own.ref.Wait(ctx) != nil || !c.again {
+		return
+	}
+	s.mu.Lock()
+	c.part.rewinds++
+	pause := backoff(c.part.rewinds, 10*time.Second)
+	s.mu.Unlock()
+	if c.to == nil && !s.pauseFor(pause) {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended || c.part.own != c.own || c.part.phase != phaseRewinding {
+		return
+	}
+	c.own.ref.End()
+	s.producer.count.rewinds.Add(1)
+	ledger, pin := c.own.ledger.Rewind(), c.own.pin
+	if c.to != nil {
+		ledger, pin = acknowledgers.NewOffsets(*c.to), true
+	}
+	own := s.newOwnership(c.part, ledger)
+	own.pin, own.epochs = pin, c.own.epochs
+	c.part.own = own
+	s.drop(c.part)
+	c.part.phase, c.part.fetchOffset, c.part.tail = phaseFetching, ledger.Position(), false
+	kick(s.fetchKick)
+}
