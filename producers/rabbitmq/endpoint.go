@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"strconv"
@@ -12,6 +13,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/gobroadway/gobroadway/broadway"
 )
 
 // maxFrame is the largest frame that is offered to the broker, which may lower
@@ -178,6 +181,49 @@ func (e *endpoint) handshake(ctx context.Context, socket net.Conn, c Credentials
 		SASL: []amqp.Authentication{auth}, Vhost: e.vhost, Heartbeat: e.heartbeat,
 		FrameSize: maxFrame, Properties: properties, Locale: "en_US",
 	})
+}
+
+// connect makes one attempt to get a link that begin has made something of. All
+// of it is bounded by the dial time-out.
+func connect[T any](ctx context.Context, e *endpoint, begin func(*link) (T, error)) (T, error) {
+	var none T
+	ctx, cancel := context.WithTimeoutCause(ctx, e.dialTimeout, fmt.Errorf("no answer within %v", e.dialTimeout))
+	defer cancel()
+	l, err := e.dial(ctx)
+	if err != nil {
+		return none, fmt.Errorf("rabbitmq: connect to %v: %w", e, err)
+	}
+	stop := context.AfterFunc(ctx, l.cut)
+	made, err := begin(l)
+	if !stop() {
+		err = context.Cause(ctx)
+	}
+	if err != nil {
+		if late := l.close(e.closing()); late != nil {
+			err = fmt.Errorf("%w (then, closing the connection: %w)", err, late)
+		}
+		return none, fmt.Errorf("rabbitmq: %v: %w", e, err)
+	}
+	return made, nil
+}
+
+// closing is when the end of a connection that ends now must be over.
+func (e *endpoint) closing() time.Time { return time.Now().Add(e.closeTimeout) }
+
+// sleep waits before the next attempt to connect, after as many failed ones, and
+// says whether to make it. The first is made at once; interrupt ends the wait.
+func sleep(ctx context.Context, b broadway.Backoff, failed int, interrupt <-chan struct{}) bool {
+	if failed == 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(b.Delay(failed, rand.Float64()))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-interrupt:
+	case <-ctx.Done():
+	}
+	return ctx.Err() == nil
 }
 
 // cut closes the socket. Whatever waits for the broker on this link returns.

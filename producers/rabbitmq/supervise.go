@@ -5,36 +5,18 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/gobroadway/gobroadway/broadway"
 )
 
-// closing is when the end of a session that ends now must be over.
-func (e *endpoint) closing() time.Time { return time.Now().Add(e.closeTimeout) }
-
 // open makes one attempt at a session: it connects, declares, bounds what may be
 // delivered, and consumes.
 func (p *Producer) open(ctx context.Context) (*session, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, p.server.dialTimeout,
-		fmt.Errorf("no session within %v", p.server.dialTimeout))
-	defer cancel()
-	l, err := p.server.dial(ctx)
+	s, err := connect(ctx, &p.server, p.begin)
 	if err != nil {
-		return nil, fmt.Errorf("rabbitmq: connect to %v: %w", p.server, err)
-	}
-	stop := context.AfterFunc(ctx, l.cut)
-	s, err := p.begin(l)
-	if !stop() {
-		err = context.Cause(ctx)
-	}
-	if err != nil {
-		if late := l.close(p.server.closing()); late != nil {
-			err = fmt.Errorf("%w (then, closing the connection: %w)", err, late)
-		}
-		return nil, fmt.Errorf("rabbitmq: queue %q: %w", p.cfg.Queue, err)
+		return nil, fmt.Errorf("queue %q: %w", p.cfg.Queue, err)
 	}
 	return s, nil
 }
@@ -118,7 +100,11 @@ func (p *Producer) abandon(ctx context.Context, s *session, err error) {
 // wanted any longer. attempt is how many failed before, without success in
 // between.
 func (p *Producer) reopen(ctx context.Context, attempt int) *session {
-	for p.wanted(ctx) && p.pause(ctx, attempt) {
+	for ; ; attempt++ {
+		_, _, changed := p.state()
+		if !sleep(ctx, p.cfg.Backoff, attempt, changed) || !p.wanted(ctx) {
+			return nil
+		}
 		s, err := p.open(ctx)
 		if err == nil {
 			return s
@@ -126,13 +112,11 @@ func (p *Producer) reopen(ctx context.Context, attempt int) *session {
 		if ctx.Err() != nil {
 			return nil
 		}
-		attempt++
-		p.cfg.Logger.Warn("rabbitmq: cannot consume", "queue", p.cfg.Queue, "broker", p.server.String(), "attempt", attempt, "error", err)
+		p.cfg.Logger.Warn("rabbitmq: cannot consume", "queue", p.cfg.Queue, "broker", p.server.String(), "attempt", attempt+1, "error", err)
 		p.mu.Lock()
 		p.err = err
 		p.mu.Unlock()
 	}
-	return nil
 }
 
 // wanted waits while the Producer is paused, and says whether it then runs.
@@ -143,29 +127,6 @@ func (p *Producer) wanted(ctx context.Context) bool {
 			return m == modeRunning && ctx.Err() == nil
 		}
 		select {
-		case <-changed:
-		case <-ctx.Done():
-			return false
-		}
-	}
-}
-
-// pause waits before the next attempt to connect, and says whether to make it:
-// at once after a session that worked.
-func (p *Producer) pause(ctx context.Context, attempt int) bool {
-	if attempt == 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(p.cfg.Backoff.Delay(attempt, rand.Float64()))
-	defer timer.Stop()
-	for {
-		_, m, changed := p.state()
-		if m != modeRunning {
-			return p.wanted(ctx)
-		}
-		select {
-		case <-timer.C:
-			return true
 		case <-changed:
 		case <-ctx.Done():
 			return false
