@@ -7,9 +7,13 @@ import (
 	"github.com/gobroadway/gobroadway/broadway"
 )
 
-// roomPoll is how often Fetch looks again while all that it could hand out waits
-// for room in its AckRef, which nobody announces.
-const roomPoll = 2 * time.Millisecond
+// Fetch looks again after minRoomPoll, and then less and less often, while
+// something waits for room in its AckRef: nobody announces that room comes back.
+// It comes right after an Ack, which is when the looking begins anew.
+const (
+	minRoomPoll = 50 * time.Microsecond
+	maxRoomPoll = 2 * time.Millisecond
+)
 
 // minRun is how many messages of one partition stand together at least, if so
 // many are asked for: shorter runs would cost more than fairness gains.
@@ -21,6 +25,7 @@ const minRun = 32
 func (p *Producer) Fetch(ctx context.Context, d broadway.Demand) ([]*broadway.Message, error) {
 	p.asks.Add(1)
 	defer p.blocked.Store(false)
+	poll := minRoomPoll
 	for {
 		s, err := p.current()
 		if err != nil {
@@ -38,7 +43,10 @@ func (p *Producer) Fetch(ctx context.Context, d broadway.Demand) ([]*broadway.Me
 		if p.blocked.CompareAndSwap(false, true) && s != nil {
 			kick(s.fetchKick)
 		}
-		if err := p.await(ctx, roomless); err != nil {
+		if !roomless {
+			poll = 0
+		}
+		if poll, err = p.await(ctx, poll); err != nil {
 			return nil, err
 		}
 		if roomless {
@@ -47,21 +55,23 @@ func (p *Producer) Fetch(ctx context.Context, d broadway.Demand) ([]*broadway.Me
 	}
 }
 
-// await returns when something may have changed, or with the cause of ctx.
-func (p *Producer) await(ctx context.Context, roomless bool) error {
-	var poll <-chan time.Time
-	if roomless {
-		timer := time.NewTimer(roomPoll)
+// await returns when something may have changed, after poll unless that is 0, or
+// with the cause of ctx. It says how long to poll next time.
+func (p *Producer) await(ctx context.Context, poll time.Duration) (time.Duration, error) {
+	var tick <-chan time.Time
+	if poll > 0 {
+		timer := time.NewTimer(poll)
 		defer timer.Stop()
-		poll = timer.C
+		tick = timer.C
 	}
 	select {
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return 0, context.Cause(ctx)
 	case <-p.ready:
-	case <-poll:
+		return minRoomPoll, nil
+	case <-tick:
+		return min(2*poll, maxRoomPoll), nil
 	}
-	return nil
 }
 
 // whet lets fetchLoop know of the demand that it lacked.

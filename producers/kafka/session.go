@@ -28,7 +28,7 @@ type session struct {
 	cluster  *cluster
 	log      *slog.Logger
 	member   member
-	share    int // limit of each AckRef
+	share    int // limit of each AckRef, 0 for none but the pipeline's
 	window   int64
 
 	fetchKick  chan struct{} // something changed that fetchLoop waits for
@@ -96,9 +96,8 @@ func newSession(p *Producer, gen *kafkago.Generation) *session {
 	for i, part := range s.parts {
 		part.at = i
 	}
-	s.share = p.limits.MaxUnsettled
 	if len(s.parts) > 1 {
-		s.share = (s.share + 1) / 2
+		s.share = (p.limits.MaxUnsettled + 1) / 2
 	}
 	s.log = p.cfg.Logger.With("group", p.cfg.Group, "generation", gen.ID)
 	return s
