@@ -9,28 +9,48 @@ import (
 	"github.com/gobroadway/gobroadway/broadway/stage"
 )
 
-// event is what the benchmarks move: a message as the stages see it, by pointer.
-type event struct{ n int }
+// event is what the benchmarks move, by pointer: as large as a small message.
+type event struct {
+	n    int
+	rest [192]byte
+}
 
-// source returns a fetch function over n events, which are made before the clock
-// starts: what is measured is the moving.
-func source(n int) func(context.Context, int) ([]*event, error) {
+// source returns a fetch function over n events. They are made before the clock
+// starts, so that only the moving is measured, or as they are fetched, in the way
+// that a client makes messages: one slice and one event each.
+func source(n int, fresh bool) func(context.Context, int) ([]*event, error) {
 	const window = 1 << 16
-	events := make([]*event, window)
-	for i := range events {
-		events[i] = &event{n: 1}
+	var events []*event
+	for range window {
+		if fresh {
+			break
+		}
+		events = append(events, &event{n: 1})
 	}
 	at := 0
 	return func(_ context.Context, demand int) ([]*event, error) {
 		if n == 0 {
 			return nil, io.EOF
 		}
-		k := min(demand, n, window-at)
+		k := min(demand, n)
+		if fresh {
+			n -= k
+			return makeEvents(k), nil
+		}
+		k = min(k, window-at)
 		chunk := events[at : at+k : at+k]
 		at = (at + k) % window
 		n -= k
 		return chunk, nil
 	}
+}
+
+func makeEvents(n int) []*event {
+	events := make([]*event, n)
+	for i := range events {
+		events[i] = &event{n: 1}
+	}
+	return events
 }
 
 func sum(total *int) func(context.Context, []*event) error {
@@ -54,9 +74,9 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-func benchmarkTwo(b *testing.B, demand int) {
+func benchmarkTwo(b *testing.B, demand int, fresh bool) {
 	total := 0
-	p := must(stage.NewProducer("p", source(b.N), stage.Options[*event]{}))
+	p := must(stage.NewProducer("p", source(b.N, fresh), stage.Options[*event]{}))
 	c := must(stage.NewConsumer("c", sum(&total)))
 	must(stage.Subscribe(c, p, stage.Demand(demand)))
 	b.ReportAllocs()
@@ -67,10 +87,10 @@ func benchmarkTwo(b *testing.B, demand int) {
 	reportRate(b, b.N)
 }
 
-func benchmarkThree(b *testing.B, demand int) {
+func benchmarkThree(b *testing.B, demand int, fresh bool) {
 	total := 0
 	same := func(_ context.Context, events []*event) ([]*event, error) { return events, nil }
-	p := must(stage.NewProducer("p", source(b.N), stage.Options[*event]{}))
+	p := must(stage.NewProducer("p", source(b.N, fresh), stage.Options[*event]{}))
 	pc := must(stage.NewProducerConsumer("pc", same, stage.Options[*event]{}))
 	c := must(stage.NewConsumer("c", sum(&total)))
 	must(stage.Subscribe(pc, p, stage.Demand(demand)))
@@ -84,8 +104,8 @@ func benchmarkThree(b *testing.B, demand int) {
 }
 
 // The peer: bare channels, producer -> workers -> batcher -> counter.
-func benchmarkChannels(b *testing.B, workers, size int) {
-	fetch := source(b.N)
+func benchmarkChannels(b *testing.B, workers, size int, fresh bool) {
+	fetch := source(b.N, fresh)
 	in, mid, out := make(chan []*event, workers), make(chan []*event, workers), make(chan []*event, 1)
 	b.ReportAllocs()
 	b.ResetTimer()
@@ -137,17 +157,16 @@ func benchmarkChannels(b *testing.B, workers, size int) {
 	reportRate(b, b.N)
 }
 
-func BenchmarkProducerConsumer(b *testing.B) {
-	b.Run("demand=1000", func(b *testing.B) { benchmarkTwo(b, 1000) })
-	b.Run("demand=10", func(b *testing.B) { benchmarkTwo(b, 10) })
-}
-
-func BenchmarkProducerMiddleConsumer(b *testing.B) {
-	b.Run("demand=1000", func(b *testing.B) { benchmarkThree(b, 1000) })
-	b.Run("demand=10", func(b *testing.B) { benchmarkThree(b, 10) })
-}
-
-func BenchmarkBareChannels(b *testing.B) {
-	b.Run("workers=2/slice=100", func(b *testing.B) { benchmarkChannels(b, 2, 100) })
-	b.Run("workers=10/slice=10", func(b *testing.B) { benchmarkChannels(b, 10, 10) })
+// The names sort the peers beside what they compare with. Only ratios within one
+// run mean something, and only with -count: the machine's speed drifts.
+func BenchmarkStages(b *testing.B) {
+	for _, fresh := range []bool{false, true} {
+		kind := map[bool]string{false: "made-before", true: "made-on-fetch"}[fresh]
+		b.Run(kind+"/large/channels-2x100", func(b *testing.B) { benchmarkChannels(b, 2, 100, fresh) })
+		b.Run(kind+"/large/two-stages-1000", func(b *testing.B) { benchmarkTwo(b, 1000, fresh) })
+		b.Run(kind+"/large/three-stages-1000", func(b *testing.B) { benchmarkThree(b, 1000, fresh) })
+		b.Run(kind+"/small/channels-10x10", func(b *testing.B) { benchmarkChannels(b, 10, 10, fresh) })
+		b.Run(kind+"/small/two-stages-10", func(b *testing.B) { benchmarkTwo(b, 10, fresh) })
+		b.Run(kind+"/small/three-stages-10", func(b *testing.B) { benchmarkThree(b, 10, fresh) })
+	}
 }

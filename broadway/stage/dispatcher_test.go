@@ -28,6 +28,7 @@ func (b *bench) join(t terms[int]) *link[int] {
 	b.t.Helper()
 	in := &inlet[int]{owner: &node{parker: newParker()}}
 	l := &link[int]{from: b.out, to: in, terms: t, credit: NewCredit(1 << 30), done: make(chan struct{})}
+	l.credit.Reserve(l.credit.Bound())
 	if err := b.out.subscribe(l, 0); err != nil {
 		b.t.Fatal(err)
 	}

@@ -22,6 +22,9 @@ type delivery[E any] struct {
 
 // push hands events to the stage or, with none, tells it that the link is over.
 func (in *inlet[E]) push(l *link[E], events []E) {
+	if len(events) > 0 {
+		l.arrived.Add(int64(len(events)))
+	}
 	in.mu.Lock()
 	in.queue = append(in.queue, delivery[E]{l, events})
 	in.mu.Unlock()
@@ -117,7 +120,7 @@ func (in *inlet[E]) receive(d delivery[E], r *runner, handle func(chunk []E) err
 		l.end()
 		return nil
 	}
-	l.credit.Take(int64(len(events)))
+	l.book()
 	for len(events) > 0 {
 		if r.halted() {
 			return errHalted

@@ -3,6 +3,7 @@ package stage
 import (
 	"fmt"
 	"math"
+	"sync/atomic"
 )
 
 // Subscription is how much a consumer asks one of its producers for. It asks for
@@ -152,6 +153,8 @@ type link[E any] struct {
 	to   *inlet[E]
 	terms[E]
 	done chan struct{}
+	// arrived counts events that were handed over and are not in the ledger yet.
+	arrived atomic.Int64
 
 	// The consumer's side: only its goroutine uses these.
 	credit *Credit // reserved: on its way; taken: handed over and not handled
@@ -189,8 +192,18 @@ func (l *link[E]) attach() error {
 	return nil
 }
 
+// book enters what arrived into the ledger. It comes before each other transition,
+// not when the events have their turn: so an event or an ask too many is noticed at
+// the first transition after it arrived.
+func (l *link[E]) book() {
+	if l.arrived.Load() > 0 {
+		l.credit.Take(l.arrived.Swap(0))
+	}
+}
+
 // settle returns the credit of n handled events and asks for more, if it is time.
 func (l *link[E]) settle(n int) {
+	l.book()
 	l.credit.Return(int64(n))
 	if l.credit.Bound()-l.credit.Free() <= l.least {
 		l.from.ask(l, int(l.credit.Reserve(l.credit.Free())))
