@@ -1,0 +1,108 @@
+package pipelines
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// The keys of a file. The upper limits keep a mistyped number from being taken
+// as an order for that many goroutines, or for that much memory.
+
+type fileSpec struct {
+	Pipelines []Section `yaml:"pipelines"`
+}
+
+type pipelineSpec struct {
+	Name              string                 `yaml:"name"`
+	Producers         []oneOf                `yaml:"producers"`
+	Processor         processorSpec          `yaml:"processor"`
+	Batchers          map[string]batcherSpec `yaml:"batchers"`
+	Failure           failureSpec            `yaml:"failure"`
+	MaxUnsettled      int                    `yaml:"max_unsettled" max:"10000000"`
+	MaxUnsettledBytes Size                   `yaml:"max_unsettled_bytes"`
+	DrainTimeout      time.Duration          `yaml:"drain_timeout"`
+	FailFast          bool                   `yaml:"fail_fast"`
+	ReconnectBackoff  backoffSpec            `yaml:"reconnect_backoff"`
+}
+
+type processorSpec struct {
+	Handler     string        `yaml:"handler"`
+	Concurrency int           `yaml:"concurrency" max:"4096"`
+	MaxDemand   int           `yaml:"max_demand" max:"1000000"`
+	MinDemand   int           `yaml:"min_demand" max:"1000000"`
+	Timeout     time.Duration `yaml:"timeout"`
+	PartitionBy string        `yaml:"partition_by"`
+	Unordered   bool          `yaml:"unordered"`
+}
+
+type batcherSpec struct {
+	Reporter      string        `yaml:"reporter"`
+	Concurrency   int           `yaml:"concurrency" max:"4096"`
+	Size          int           `yaml:"size" max:"1000000"`
+	Bytes         Size          `yaml:"bytes"`
+	Timeout       never         `yaml:"timeout"`
+	KeyBy         string        `yaml:"key_by"`
+	Policy        string        `yaml:"policy"`
+	ReportTimeout time.Duration `yaml:"report_timeout"`
+}
+
+type failureSpec struct {
+	MaxAttempts int         `yaml:"max_attempts" max:"1000"`
+	Backoff     backoffSpec `yaml:"backoff"`
+	Action      action      `yaml:"action"`
+	DeadLetter  nameOrKind  `yaml:"dead_letter"`
+}
+
+type backoffSpec struct {
+	Initial time.Duration `yaml:"initial"`
+	Max     time.Duration `yaml:"max"`
+	Factor  float64       `yaml:"factor" max:"1000"`
+	Jitter  *float64      `yaml:"jitter" allow:"zero"`
+}
+
+// backoff is b as a Config has it: there, no jitter is -1.
+func (b backoffSpec) backoff() broadway.Backoff {
+	out := broadway.Backoff{Initial: b.Initial, Max: b.Max, Factor: b.Factor}
+	if b.Jitter != nil {
+		out.Jitter = *b.Jitter
+		if out.Jitter == 0 {
+			out.Jitter = -1
+		}
+	}
+	return out
+}
+
+// action is a broadway.Action by its name.
+type action broadway.Action
+
+// UnmarshalText reads the name of an action.
+func (a *action) UnmarshalText(text []byte) error {
+	list := ""
+	for known := broadway.ActionDeadLetter; known <= broadway.ActionStopPipeline; known++ {
+		if known.String() == string(text) {
+			*a = action(known)
+			return nil
+		}
+		list += ", " + known.String()
+	}
+	return fmt.Errorf("there is no action %q; there are %s", excerpt(string(text)), list[2:])
+}
+
+// batcherNames are the names of batchers in the order of the file.
+func (d *document) batcherNames(batchers map[string]batcherSpec, path string) []string {
+	list := slices.Collect(maps.Keys(batchers))
+	places := make(map[string]place, len(list))
+	for _, name := range list {
+		places[name] = d.places[join(path, element(name))]
+	}
+	slices.SortFunc(list, func(a, b string) int {
+		p, q := places[a], places[b]
+		return cmp.Or(cmp.Compare(p.line, q.line), cmp.Compare(p.column, q.column), cmp.Compare(a, b))
+	})
+	return list
+}
