@@ -191,7 +191,10 @@ func connect[T any](ctx context.Context, e *endpoint, begin func(*link) (T, erro
 	defer cancel()
 	l, err := e.dial(ctx)
 	if err != nil {
-		return none, fmt.Errorf("rabbitmq: connect to %v: %w", e, err)
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return none, fmt.Errorf("connect to %v: %w", e, err)
 	}
 	stop := context.AfterFunc(ctx, l.cut)
 	made, err := begin(l)
@@ -202,7 +205,7 @@ func connect[T any](ctx context.Context, e *endpoint, begin func(*link) (T, erro
 		if late := l.close(e.closing()); late != nil {
 			err = fmt.Errorf("%w (then, closing the connection: %w)", err, late)
 		}
-		return none, fmt.Errorf("rabbitmq: %v: %w", e, err)
+		return none, fmt.Errorf("%v: %w", e, err)
 	}
 	return made, nil
 }

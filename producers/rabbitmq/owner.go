@@ -103,6 +103,9 @@ func (s *session) serve(ctx context.Context) error {
 
 // loop returns why the session ends, and whether it was lost.
 func (o *owner) loop(ctx context.Context) (reason error, lost bool) {
+	if err := o.catchUp(); err != nil {
+		return err, true
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -127,6 +130,17 @@ func (o *owner) loop(ctx context.Context) (reason error, lost bool) {
 			return nil, false
 		}
 	}
+}
+
+// catchUp does what was asked while the session was being opened.
+func (o *owner) catchUp() error {
+	switch o.mode {
+	case modePaused:
+		return o.obey(commandPause)
+	case modeDraining:
+		return o.obey(commandDrain)
+	}
+	return nil
 }
 
 // start takes in the deliveries of a consumer.

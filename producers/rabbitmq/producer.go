@@ -19,17 +19,17 @@ type Producer struct {
 	cfg      Config
 	server   endpoint
 	invalid  error
-	prefetch int
 	counters counters
 	running  sync.WaitGroup // the supervisor: started by Connect, waited for by Close
 
-	mu      sync.Mutex // protects following fields
-	session *session   // nil while there is none
-	mode    mode
-	err     error              // why there is no session
-	stop    context.CancelFunc // ends the supervisor; nil before Connect
-	changed chan struct{}      // closed, and replaced, when session or mode changes
-	ending  error              // what Close returns
+	mu       sync.Mutex // protects following fields
+	prefetch int
+	session  *session // nil while there is none
+	mode     mode
+	err      error              // why there is no session
+	stop     context.CancelFunc // ends the supervisor; nil before Connect
+	changed  chan struct{}      // closed, and replaced, when session or mode changes
+	ending   error              // what Close returns
 }
 
 // mode is what a pipeline wants of a Producer.
@@ -90,6 +90,8 @@ func (p *Producer) Validate() error { return p.invalid }
 // Describe tells the pipeline what this source is, and derives the prefetch from
 // l when the Config leaves it open.
 func (p *Producer) Describe(l broadway.Limits) broadway.Traits {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.cfg.Prefetch == 0 {
 		p.prefetch = min(max(l.Share, 1), MaxPrefetch)
 	}
@@ -117,6 +119,7 @@ func (p *Producer) Connect(ctx context.Context) error {
 		p.mu.Unlock()
 		return err
 	}
+	s.announce()
 	// The supervisor outlives this call, so it outlives ctx, too.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	p.mu.Lock()
@@ -126,6 +129,7 @@ func (p *Producer) Connect(ctx context.Context) error {
 		return errors.Join(ErrClosed, s.link.close(p.server.closing()))
 	}
 	p.stop = stop
+	p.adopt(s)
 	p.running.Go(func() { p.supervise(work, s) })
 	p.mu.Unlock()
 	return nil

@@ -296,11 +296,15 @@ func (p *Publisher) use(ctx context.Context, out *outlet, err error) {
 
 // open makes one attempt to connect.
 func (p *Publisher) open(ctx context.Context) (*outlet, error) {
-	return connect(ctx, &p.server, func(l *link) (*outlet, error) {
+	out, err := connect(ctx, &p.server, func(l *link) (*outlet, error) {
 		t := topology{exchanges: p.cfg.Exchanges, queues: p.cfg.Queues, bindings: p.cfg.Bindings}
 		if _, err := t.declare(l.conn); err != nil {
 			return nil, err
 		}
 		return newOutlet(p, l)
 	})
+	if err != nil {
+		return nil, fmt.Errorf("rabbitmq: %w", err)
+	}
+	return out, nil
 }

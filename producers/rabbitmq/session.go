@@ -22,12 +22,14 @@ const slabSize = 64
 // pump takes deliveries in, Fetch and the acknowledger calls of the pipeline
 // work on the ledger, and the owner (serve) alone talks to the broker.
 type session struct {
-	p     *Producer
-	link  *link
-	ch    *amqp.Channel
-	ref   *broadway.AckRef
-	queue string // as the broker named it
-	tag   string // of the consumer
+	p        *Producer
+	link     *link
+	ch       *amqp.Channel
+	ref      *broadway.AckRef
+	queue    string // as the broker named it
+	tag      string // of the consumer
+	prefetch int
+	mode     mode // what was wanted when the session began
 
 	// deliveries is closed when the consumer is gone, and nothing else says so
 	// in every case; closed and canceled tell why.
@@ -56,6 +58,11 @@ var (
 	_ broadway.Releaser     = (*session)(nil)
 )
 
+// announce logs that the session consumes.
+func (s *session) announce() {
+	s.p.cfg.Logger.Info("rabbitmq: consuming", "queue", s.queue, "broker", s.p.server.String(), "prefetch", s.prefetch)
+}
+
 // consume starts a consumer. The client buffers what comes before somebody reads.
 func (s *session) consume() (<-chan amqp.Delivery, error) {
 	c := s.p.cfg.Consumer
@@ -80,7 +87,7 @@ func (s *session) consume() (<-chan amqp.Delivery, error) {
 // pump takes deliveries in until the consumer is gone. It never waits for
 // anything else: the client reads its socket for nobody else meanwhile.
 func (s *session) pump(deliveries <-chan amqp.Delivery) {
-	size := min(slabSize, s.p.prefetch)
+	size := min(slabSize, s.prefetch)
 	var messages []broadway.Message
 	var metadata []Metadata
 	for d := range deliveries {
@@ -229,7 +236,7 @@ func (s *session) decide(do func(settle func(*broadway.Message, acknowledgers.Ve
 // mu held.
 func (s *session) due() bool {
 	pending := s.ledger.Pending()
-	return pending > 0 && (pending >= max(1, s.p.prefetch/4) || s.ledger.Open() == 0 || s.holding)
+	return pending > 0 && (pending >= max(1, s.prefetch/4) || s.ledger.Open() == 0 || s.holding)
 }
 
 // lookAtLag asks the broker at intervals how many messages wait, on a channel of

@@ -16,7 +16,7 @@ import (
 func (p *Producer) open(ctx context.Context) (*session, error) {
 	s, err := connect(ctx, &p.server, p.begin)
 	if err != nil {
-		return nil, fmt.Errorf("queue %q: %w", p.cfg.Queue, err)
+		return nil, fmt.Errorf("rabbitmq: queue %q: %w", p.cfg.Queue, err)
 	}
 	return s, nil
 }
@@ -46,10 +46,10 @@ func (p *Producer) begin(l *link) (*session, error) {
 	}
 	// The limit is per consumer, not for the channel (global): RabbitMQ 4.3
 	// refuses the latter.
-	if err := ch.Qos(p.prefetch, 0, false); err != nil {
+	s := newSession(p, l, ch, queue)
+	if err := ch.Qos(s.prefetch, 0, false); err != nil {
 		return nil, fmt.Errorf("set the prefetch: %w", plain(err))
 	}
-	s := newSession(p, l, ch, queue)
 	if s.deliveries, err = s.consume(); err != nil {
 		return nil, err
 	}
@@ -59,32 +59,26 @@ func (p *Producer) begin(l *link) (*session, error) {
 // supervise serves one session after the other, never two at a time: the next is
 // opened when the last is closed.
 func (p *Producer) supervise(ctx context.Context, s *session) {
-	attempt := 0
-	for s != nil {
-		p.adopt(s)
+	for attempt := 0; s != nil; s = p.reopen(ctx, attempt) {
 		err := s.serve(ctx)
-		p.abandon(ctx, s, err)
+		p.abandon(ctx, err)
+		attempt++
 		if s.progress() {
 			attempt = 0
-		} else {
-			attempt++
 		}
-		s = p.reopen(ctx, attempt)
 	}
 }
 
-// adopt makes s the session that is used.
+// adopt makes s the session that is used. It is called with mu held. The mode may
+// have changed while s was being opened, and nobody told s.
 func (p *Producer) adopt(s *session) {
 	p.counters.sessions.Add(1)
-	p.cfg.Logger.Info("rabbitmq: consuming", "queue", s.queue, "broker", p.server.String(), "prefetch", p.prefetch)
-	p.mu.Lock()
-	p.session, p.err = s, nil
+	p.session, p.err, s.mode = s, nil, p.mode
 	p.change()
-	p.mu.Unlock()
 }
 
-// abandon takes s, which ended with err, out of use.
-func (p *Producer) abandon(ctx context.Context, s *session, err error) {
+// abandon takes the session out of use, which ended with err.
+func (p *Producer) abandon(ctx context.Context, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.session = nil
@@ -107,6 +101,10 @@ func (p *Producer) reopen(ctx context.Context, attempt int) *session {
 		}
 		s, err := p.open(ctx)
 		if err == nil {
+			s.announce()
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.adopt(s)
 			return s
 		}
 		if ctx.Err() != nil {
@@ -136,8 +134,11 @@ func (p *Producer) wanted(ctx context.Context) bool {
 
 // newSession makes the session of ch, which consumes nothing yet.
 func newSession(p *Producer, l *link, ch *amqp.Channel, queue string) *session {
+	p.mu.Lock()
+	prefetch := p.prefetch
+	p.mu.Unlock()
 	s := &session{
-		p: p, link: l, ch: ch, queue: queue,
+		p: p, link: l, ch: ch, queue: queue, prefetch: prefetch,
 		tag:      or(p.cfg.Consumer.Tag, fmt.Sprintf("broadway-%016x", rand.Uint64())),
 		closed:   ch.NotifyClose(make(chan *amqp.Error, 1)),
 		canceled: ch.NotifyCancel(make(chan string, 1)),

@@ -1,0 +1,217 @@
+package rabbitmq_test
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// wire stands between a client and a broker: it tells what the client sends, and
+// can break.
+type wire struct {
+	t        testing.TB
+	url      string
+	target   string
+	listener net.Listener
+	running  sync.WaitGroup
+
+	mu     sync.Mutex
+	sent   []string
+	socks  []net.Conn
+	muted  chan struct{} // while not nil, nothing is forwarded until it is closed
+	dialed int
+	closed bool
+}
+
+// newWire listens on a port of its own and forwards to the broker at address.
+func newWire(t testing.TB, address string) *wire {
+	t.Helper()
+	u, err := url.Parse(address)
+	if err != nil {
+		t.Fatal("the broker's address is no URL")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{t: t, target: u.Host, listener: l}
+	u.Host = l.Addr().String()
+	w.url = u.String()
+	w.running.Go(w.accept)
+	t.Cleanup(func() {
+		w.mu.Lock()
+		w.closed = true
+		w.mu.Unlock()
+		w.mute(false)
+		_ = l.Close()
+		w.cut()
+		w.running.Wait()
+	})
+	return w
+}
+
+func (w *wire) accept() {
+	for {
+		client, err := w.listener.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial("tcp", w.target)
+		if err != nil {
+			_ = client.Close()
+			continue
+		}
+		w.mu.Lock()
+		w.dialed++
+		w.socks = append(w.socks, client, server)
+		closed := w.closed
+		w.mu.Unlock()
+		if closed {
+			w.cut()
+		}
+		w.running.Go(func() {
+			defer server.Close()
+			w.listen(client, server)
+		})
+		w.running.Go(func() {
+			defer client.Close()
+			_, _ = io.Copy(gate{w, client}, server)
+		})
+	}
+}
+
+// gate forwards unless the wire is muted.
+type gate struct {
+	w  *wire
+	to io.Writer
+}
+
+func (g gate) Write(b []byte) (int, error) {
+	g.w.mu.Lock()
+	muted := g.w.muted
+	g.w.mu.Unlock()
+	if muted != nil {
+		<-muted
+	}
+	return g.to.Write(b)
+}
+
+// listen forwards the client's frames, and notes its methods.
+func (w *wire) listen(client io.Reader, server io.Writer) {
+	in, out := bufio.NewReader(client), gate{w, server}
+	header := make([]byte, 8)
+	if _, err := io.ReadFull(in, header); err != nil {
+		return
+	}
+	if _, err := out.Write(header); err != nil {
+		return
+	}
+	for {
+		head := make([]byte, 7)
+		if _, err := io.ReadFull(in, head); err != nil {
+			return
+		}
+		body := make([]byte, binary.BigEndian.Uint32(head[3:])+1)
+		if _, err := io.ReadFull(in, body); err != nil {
+			return
+		}
+		const method = 1
+		if head[0] == method {
+			w.note(body)
+		}
+		if _, err := out.Write(append(head, body...)); err != nil {
+			return
+		}
+	}
+}
+
+func (w *wire) note(body []byte) {
+	class, method, args := binary.BigEndian.Uint16(body), binary.BigEndian.Uint16(body[2:]), body[4:]
+	var text string
+	switch [2]uint16{class, method} {
+	case [2]uint16{60, 10}:
+		text = fmt.Sprintf("qos %d global %d", binary.BigEndian.Uint16(args[4:]), args[6]&1)
+	case [2]uint16{60, 20}:
+		text = "consume"
+	case [2]uint16{60, 30}:
+		text = "cancel"
+	case [2]uint16{60, 80}:
+		text = fmt.Sprintf("ack %s", tags(args, args[8]&1))
+	case [2]uint16{60, 90}:
+		text = fmt.Sprintf("reject %s requeue %d", tags(args, 0), args[8]&1)
+	case [2]uint16{60, 120}:
+		text = fmt.Sprintf("nack %s requeue %d", tags(args, args[8]&1), args[8]>>1&1)
+	case [2]uint16{20, 40}:
+		text = "channel.close"
+	default:
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sent = append(w.sent, text)
+}
+
+func tags(args []byte, multiple byte) string {
+	tag := binary.BigEndian.Uint64(args)
+	if multiple == 1 {
+		return fmt.Sprintf("<=%d", tag)
+	}
+	return fmt.Sprint(tag)
+}
+
+// methods is what the client has sent, of what begins with one of prefixes.
+func (w *wire) methods(prefixes ...string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(w.sent), func(s string) bool {
+		return !slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(s, p) })
+	})
+}
+
+// settles is what the client has settled.
+func (w *wire) settles() []string { return w.methods("ack", "reject", "nack") }
+
+// wantSettles waits until exactly want was settled.
+func (w *wire) wantSettles(want ...string) {
+	w.t.Helper()
+	if !poll(func() bool { return len(w.settles()) >= len(want) }) || !slices.Equal(w.settles(), want) {
+		w.t.Errorf("on the wire: %q, want %q", w.settles(), want)
+	}
+}
+
+// connections is how many were made.
+func (w *wire) connections() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dialed
+}
+
+// cut breaks all connections.
+func (w *wire) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, s := range w.socks {
+		_ = s.Close()
+	}
+	w.socks = nil
+}
+
+// mute stops all forwarding, without breaking a connection, or goes on.
+func (w *wire) mute(on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case on && w.muted == nil:
+		w.muted = make(chan struct{})
+	case !on && w.muted != nil:
+		close(w.muted)
+		w.muted = nil
+	}
+}
