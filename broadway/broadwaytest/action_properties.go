@@ -31,7 +31,8 @@ type flow struct {
 func (s *sourceCheck) runFlow(cfg broadway.Config, fail func(string, int) bool, done func([]string) bool) []string {
 	s.Helper()
 	f := &flow{sourceCheck: s, fail: fail, changed: make(chan struct{})}
-	cfg.Producers = []broadway.Producer{s.Open(s.TB)}
+	producer := s.Open(s.TB)
+	cfg.Producers = []broadway.Producer{producer}
 	cfg.Processor = broadway.ProcessorConfig{Handler: f.handle, Concurrency: 2, Unordered: true}
 	cfg.Failure.MaxAttempts = 1
 	cfg.Logger = slog.New(slog.DiscardHandler)
@@ -48,8 +49,14 @@ func (s *sourceCheck) runFlow(cfg broadway.Config, fail func(string, int) bool, 
 		s.Errorf("in time, these came only: %q", f.all())
 	}
 	stop()
-	if err := <-over; err != nil {
-		s.Errorf("Run: %v", err)
+	select {
+	case err := <-over:
+		if err != nil {
+			s.Errorf("Run: %v", err)
+		}
+	case <-time.After(2 * s.Timeout):
+		_ = producer.Close() // a last means to end it
+		s.Fatalf("Run does not return")
 	}
 	return f.all()
 }

@@ -183,21 +183,21 @@ func (c *client) try(n int, wait time.Duration) []delivery {
 	c.Helper()
 	all := c.early
 	c.early = nil
-	for len(all) < n {
-		ctx, cancel := context.WithTimeout(context.Background(), wait)
-		done := c.start(ctx, broadway.Demand{Messages: n - len(all), Bytes: plenty})
-		f, ok := c.await(done)
+	for giveUp := time.Now().Add(wait); len(all) < n; {
+		ctx, cancel := context.WithDeadline(context.Background(), giveUp)
+		f, ok := c.await(c.start(ctx, broadway.Demand{Messages: n - len(all), Bytes: plenty}))
 		over := ctx.Err() != nil
 		cancel()
-		if ok && f.err == nil && len(f.deliveries) == 0 {
-			c.Fatalf("Fetch returned no message and no error")
-		}
 		all = append(all, f.deliveries...)
-		if !ok || over {
-			break
-		}
-		if f.err != nil {
-			c.pause()
+		switch {
+		case !ok || over:
+			return all
+		case f.err != nil:
+			c.pause() // as a pipeline does
+		case len(f.deliveries) == 0:
+			c.Fatalf("Fetch returned no message and no error")
+		default:
+			giveUp = time.Now().Add(wait)
 		}
 	}
 	return all
@@ -206,7 +206,7 @@ func (c *client) try(n int, wait time.Duration) []delivery {
 // sleep watches for a while.
 func (c *client) sleep() { <-time.After(c.Quiet) }
 
-// pause is the wait of a pipeline after an error of Fetch.
+// pause is a short wait.
 func (c *client) pause() { <-time.After(c.Quiet / 10) }
 
 // must fetches n messages.
