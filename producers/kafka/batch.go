@@ -120,7 +120,8 @@ type extent struct {
 }
 
 // measure walks the heads of the batches in raw, from the offset that was asked
-// for. It decodes nothing: that waits until the records are handed out.
+// for. It decodes nothing: that waits until the records are handed out. Batches
+// that lead nowhere would be asked for again without end: they count as broken.
 func measure(raw []byte, from int64) extent {
 	e := extent{next: from}
 	for e.complete < len(raw) {
@@ -128,8 +129,7 @@ func measure(raw []byte, from int64) extent {
 		if errors.Is(err, errPartial) {
 			break
 		}
-		// Offsets that do not rise would be asked for without end.
-		if err != nil || b.next <= e.next && e.complete > 0 {
+		if err != nil {
 			e.broken = true
 			break
 		}
@@ -137,5 +137,6 @@ func measure(raw []byte, from int64) extent {
 		e.next = max(e.next, b.next)
 		e.records += int64(b.count)
 	}
+	e.broken = e.broken || e.complete > 0 && e.next == from
 	return e
 }

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -8,16 +9,18 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// The highest versions that the code here understands. Where a newer one exists
-// the reason to stop is named.
+// The highest versions that the code here understands. Where it can, it stays
+// below those with tagged fields: kmsg reads as many of these as an answer
+// announces, whether they are there or not, and 2^32 take long.
 const (
-	mostMetadata        = 12
-	mostFindCoordinator = 3 // later ones look up several keys at once
-	mostOffsetFetch     = 7 // later ones ask for several groups at once
-	mostOffsetCommit    = 8 // 9 is for the new group protocol, 10 names topics by id
-	mostHeartbeat       = 4
-	mostListOffsets     = 7
-	mostFetch           = 12 // 13 names topics by id
+	mostMetadata        = 12 // topic ids since 10
+	mostFindCoordinator = 2
+	mostOffsetFetch     = 7 // stable offsets since 7; later ones ask for several groups at once
+	mostOffsetCommit    = 7
+	mostHeartbeat       = 3
+	mostListOffsets     = 5
+	mostFetch           = 11 // followers since 11; 12 can tell of truncation, 13 names topics by id
+	mostProduce         = 8  // errors per record since 8
 )
 
 // answerFrame bounds answers that hold no records.
@@ -60,13 +63,19 @@ func newCluster(w *wire, cfg Config) *cluster {
 	return &cluster{wire: w, topics: cfg.Topics, group: cfg.Group, isolation: cfg.Isolation, coordinator: anyBroker}
 }
 
-// describe asks for the present state of all topics. It never creates one.
+// describe asks for the present state of all topics.
 func (c *cluster) describe() (map[string]topicState, error) {
+	return c.wire.describe(context.Background(), c.topics)
+}
+
+// describe asks for the present state of topics. It never creates one.
+func (w *wire) describe(ctx context.Context, topics []string) (map[string]topicState, error) {
 	request := kmsg.NewPtrMetadataRequest()
-	for _, topic := range c.topics {
+	request.Topics = []kmsg.MetadataRequestTopic{}
+	for _, topic := range topics {
 		request.Topics = append(request.Topics, kmsg.MetadataRequestTopic{Topic: &topic})
 	}
-	response, err := c.wire.ask(anyBroker, request, mostMetadata, answerFrame)
+	response, err := w.try(ctx, anyBroker, request, mostMetadata, answerFrame)
 	if err != nil {
 		return nil, err
 	}
@@ -74,13 +83,13 @@ func (c *cluster) describe() (map[string]topicState, error) {
 	if !ok {
 		return nil, unexpected(response)
 	}
-	states := make(map[string]topicState, len(c.topics))
+	states := make(map[string]topicState, len(topics))
 	for _, t := range answer.Topics {
 		if t.Topic != nil {
 			states[*t.Topic] = newTopicState(t, answer.Version)
 		}
 	}
-	for _, topic := range c.topics {
+	for _, topic := range topics {
 		if _, told := states[topic]; !told {
 			states[topic] = topicState{err: codeUnknownTopicOrPartition}
 		}

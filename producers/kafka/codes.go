@@ -12,27 +12,30 @@ type code int16
 
 // The codes that are handled by name.
 const (
-	codeNone                     code = 0
-	codeOutOfRange               code = 1
-	codeUnknownTopicOrPartition  code = 3
-	codeLeaderNotAvailable       code = 5
-	codeNotLeader                code = 6
-	codeRequestTimedOut          code = 7
-	codeReplicaNotAvailable      code = 9
-	codeCoordinatorLoading       code = 14
-	codeCoordinatorNotAvailable  code = 15
-	codeNotCoordinator           code = 16
-	codeIllegalGeneration        code = 22
-	codeUnknownMember            code = 25
-	codeRebalanceInProgress      code = 27
-	codeTopicAuthorizationFailed code = 29
-	codeStorageError             code = 56
-	codeFencedLeaderEpoch        code = 74
-	codeUnknownLeaderEpoch       code = 75
-	codeOffsetNotAvailable       code = 78
-	codeFencedInstance           code = 82
-	codeUnstableOffsetCommit     code = 88
-	codeUnknownTopicID           code = 100
+	codeNone                    code = 0
+	codeOutOfRange              code = 1
+	codeUnknownTopicOrPartition code = 3
+	codeLeaderNotAvailable      code = 5
+	codeNotLeader               code = 6
+	codeRequestTimedOut         code = 7
+	codeReplicaNotAvailable     code = 9
+	codeMessageTooLarge         code = 10
+	codeCoordinatorLoading      code = 14
+	codeCoordinatorNotAvailable code = 15
+	codeNotCoordinator          code = 16
+	codeRecordListTooLarge      code = 18
+	codeNotEnoughReplicas       code = 19
+	codeNotEnoughAfterAppend    code = 20
+	codeIllegalGeneration       code = 22
+	codeUnknownMember           code = 25
+	codeRebalanceInProgress     code = 27
+	codeStorageError            code = 56
+	codeFencedLeaderEpoch       code = 74
+	codeUnknownLeaderEpoch      code = 75
+	codeOffsetNotAvailable      code = 78
+	codeFencedInstance          code = 82
+	codeInvalidRecord           code = 87
+	codeUnknownTopicID          code = 100
 )
 
 // Error is the code's name and description.
@@ -59,6 +62,18 @@ func (c code) moved() bool {
 	}
 	return false
 }
+
+// passing says that a write may succeed when it is tried again.
+func (c code) passing() bool {
+	switch c {
+	case codeUnknownTopicOrPartition, codeRequestTimedOut, codeNotEnoughReplicas, codeNotEnoughAfterAppend:
+		return true
+	}
+	return c.moved()
+}
+
+// tooLarge says that a batch is larger than its topic allows.
+func (c code) tooLarge() bool { return c == codeMessageTooLarge || c == codeRecordListTooLarge }
 
 // fenced says that the member is no longer who it thinks it is: what it owned
 // may belong to somebody else by now.

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -223,32 +224,49 @@ type wire struct {
 	clientID  string
 }
 
-func newWire(cfg Config) *wire {
-	n := newNetwork(progressTimeout + cfg.MaxWait)
+// endpoint is what a wire needs to know of a Config or a PublisherConfig.
+type endpoint struct {
+	brokers  []string
+	clientID string
+	tls      *tls.Config
+	sasl     *SASL
+	progress time.Duration
+}
+
+func newWire(e endpoint) *wire {
+	n := newNetwork(e.progress)
 	return &wire{
 		network: n,
 		transport: &kafkago.Transport{
-			Dial:           n.dial,
-			DialTimeout:    dialTimeout,
-			MetadataTopics: cfg.Topics,
-			ClientID:       cfg.ClientID,
-			TLS:            cfg.TLS,
-			SASL:           saslMechanism(cfg.SASL),
+			Dial:        n.dial,
+			DialTimeout: dialTimeout,
+			// The transport needs to know the brokers only. Nil would mean all
+			// topics of the cluster.
+			MetadataTopics: []string{},
+			ClientID:       e.clientID,
+			TLS:            e.tls,
+			SASL:           saslMechanism(e.sasl),
 		},
-		addr:     kafkago.TCP(cfg.Brokers...),
-		clientID: cfg.ClientID,
+		addr:     kafkago.TCP(e.brokers...),
+		clientID: e.clientID,
 	}
 }
 
 // ask sends request to node and waits for the answer. It is never cancelled, but
-// bounded: by the dial's time limit and by the connection's progress. A
-// connection that turns out to be gone is replaced once.
+// bounded: by the dial's time limit and by the connection's progress.
 func (w *wire) ask(node int32, request kmsg.Request, most int16, maxFrame int) (kmsg.Response, error) {
+	return w.try(context.Background(), node, request, most, maxFrame)
+}
+
+// try is ask for callers that may give up: the exchange then goes on without
+// them, and its answer is dropped. A connection that turns out to be gone is
+// replaced once.
+func (w *wire) try(ctx context.Context, node int32, request kmsg.Request, most int16, maxFrame int) (kmsg.Response, error) {
 	var err error
 	for range 2 {
 		e := &exchange{request: request, node: node, clientID: w.clientID, most: most, maxFrame: maxFrame}
 		var m protocol.Message
-		if m, err = w.transport.RoundTrip(context.Background(), w.addr, e); err == nil {
+		if m, err = w.transport.RoundTrip(ctx, w.addr, e); err == nil {
 			r, ok := m.(*reply)
 			if !ok {
 				return nil, fmt.Errorf("kafka: the transport answered %T", m)
@@ -273,6 +291,14 @@ func isGone(err error) bool {
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
-// close ends the transport's goroutines and connections. Idle ones end at once,
-// others with their exchange.
-func (w *wire) close() { w.transport.CloseIdleConnections() }
+// close ends the transport's goroutines and connections. Nothing of ours may be
+// under way any more: kafka-go would let it wait for ever.
+func (w *wire) close() {
+	w.network.refuse()
+	w.transport.CloseIdleConnections()
+	// What kafka-go still asks on its own account, its metadata, is cut.
+	if !w.network.await(time.Second) {
+		w.network.cut()
+		w.network.await(time.Second)
+	}
+}

@@ -58,7 +58,7 @@ type Producer struct {
 // [Producer.Validate] reports.
 func NewProducer(cfg Config) *Producer {
 	cfg = cfg.withDefaults()
-	w := newWire(cfg)
+	w := newWire(endpoint{cfg.Brokers, cfg.ClientID, cfg.TLS, cfg.SASL, progressTimeout + cfg.MaxWait})
 	p := &Producer{
 		cfg: cfg, window: int64(cfg.Window), seed: maphash.MakeSeed(), wire: w, cluster: newCluster(w, cfg), decoder: newDecoder(cfg),
 		ready: make(chan struct{}, 1), quit: make(chan struct{}), counts: map[string]int{},
@@ -308,13 +308,6 @@ func (p *Producer) Close() error {
 		p.wire.network.shut()
 	}
 	wg.Wait()
-	// Idle connections close at once; what kafka-go still asks on its own account
-	// (its metadata) is cut.
-	p.wire.network.refuse()
 	p.wire.close()
-	if !p.wire.network.await(time.Second) {
-		p.wire.network.cut()
-		p.wire.network.await(time.Second)
-	}
 	return err
 }
