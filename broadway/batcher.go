@@ -25,6 +25,7 @@ type batcher struct {
 	// Written by many.
 	held, highest atomic.Int64 // messages, from a processor to their settling
 	scan          atomic.Bool  // some reference drains: look at the open batches
+	pressed       atomic.Bool  // a message came that may not be held
 	fullest       atomic.Int64 // size of the fullest open batch, 0 unless a reporter is idle
 	opened        atomic.Int64
 	closed        atomic.Int64
@@ -101,6 +102,8 @@ func (b *batcher) hold() bool {
 	}
 	if n > min(b.bound(), room) {
 		b.held.Add(-1)
+		b.pressed.Store(true)
+		b.box.nudge()
 		return false
 	}
 	b.raise(n)
@@ -198,7 +201,6 @@ func (b *batcher) resolve(r report) {
 	for _, again := range r.retries {
 		key := again.message.lane
 		if trials[key] {
-			again.message.arrival = b.arrive()
 			b.blocked[key].aside = append(b.blocked[key].aside, again.message)
 			continue
 		}
@@ -259,11 +261,6 @@ func (b *batcher) free(key uint64) {
 	}
 }
 
-func (b *batcher) arrive() uint64 {
-	b.arrivals++
-	return b.arrivals
-}
-
 // take puts m into its batch, or aside.
 func (b *batcher) take(m *Message) {
 	k := b.blocked[m.lane]
@@ -274,8 +271,9 @@ func (b *batcher) take(m *Message) {
 		}
 		return
 	}
-	if m.arrival == 0 || m.retry {
-		m.arrival = b.arrive()
+	if m.arrival == 0 {
+		b.arrivals++
+		m.arrival = b.arrivals
 	}
 	if k != nil && k.trial != m {
 		k.aside = append(k.aside, m)
@@ -384,14 +382,17 @@ func (b *batcher) closeDue(now time.Time) {
 }
 
 // relieve closes open batches that cannot grow: all of them when nothing more
-// comes, the fullest when no credit is free. A worker that is idle says that no
-// message waits before the batcher.
+// comes; the fullest when no credit is free, or no room in this batcher. A worker
+// that is idle says that no message waits before the batcher.
 func (b *batcher) relieve() {
+	pressed := b.pressed.Swap(false)
 	switch {
 	case len(b.open) > 0 && (b.p.cut.Load() || b.p.quiescing() && b.p.pool.idle()):
 		for _, o := range b.open {
 			b.close(o, TriggerDrain)
 		}
+	case len(b.open) > 0 && pressed && b.idleReporter():
+		b.close(b.fullestOpen(), TriggerPressure)
 	case len(b.open) > 0 && b.p.pool.idle() && b.idleReporter() && b.p.starved():
 		fullest := b.fullestOpen()
 		b.fullest.Store(int64(len(fullest.Messages)))

@@ -189,9 +189,12 @@ func (c *Config) bound(sources []*source, e *mistakes) {
 	if shared == 0 {
 		reach = prefetch
 	}
+	if len(c.Batchers) > 1 {
+		reach /= 2 // what one of several may hold
+	}
 	for i, b := range c.Batchers {
 		e.add(b.Size > reach, fmt.Sprintf("Batchers[%d].Size", i), b.Size,
-			"a batch can never fill: no more than %d messages are unsettled at once", reach)
+			"a batch can never fill: the batcher holds no more than %d messages at once", reach)
 	}
 }
 

@@ -1,0 +1,318 @@
+package broadway_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/gobroadway/gobroadway/broadway"
+	"github.com/gobroadway/gobroadway/producers/memory"
+)
+
+// world is a random pipeline, its sources, and what became of every message.
+type world struct {
+	cfg     broadway.Config
+	queues  []*memory.Queue
+	total   int
+	keys    int
+	ordered bool
+
+	mu       sync.Mutex // protects following fields
+	settled  map[string]int
+	reported map[string]int
+	last     map[string]int // by stage and key: the number handled last
+	faults   []string
+}
+
+func (w *world) fault(format string, args ...any) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.faults = append(w.faults, fmt.Sprintf(format, args...))
+}
+
+// drawWorld draws a topology, demands, speeds and failures.
+func drawWorld(t *rapid.T) *world {
+	w := &world{
+		settled: map[string]int{}, reported: map[string]int{}, last: map[string]int{},
+		total: rapid.IntRange(0, 400).Draw(t, "messages"),
+		keys:  rapid.IntRange(1, 20).Draw(t, "keys"),
+	}
+	w.ordered = rapid.Bool().Draw(t, "ordered")
+	sources := rapid.IntRange(1, 3).Draw(t, "sources")
+	for i := range sources {
+		w.queues = append(w.queues, memory.NewQueue(memory.QueueConfig{
+			Name:       fmt.Sprint("source", i),
+			Partitions: rapid.IntRange(1, 4).Draw(t, "partitions"),
+			Capacity:   1000,
+			Settled:    w.settle,
+		}))
+	}
+	w.cfg.Logger = slog.New(slog.DiscardHandler)
+	w.cfg.Observer = &boundsWatch{w: w}
+	w.drawStages(t)
+	return w
+}
+
+func (w *world) drawStages(t *rapid.T) {
+	maxDemand := rapid.IntRange(1, 20).Draw(t, "max demand")
+	w.cfg.Processor = broadway.ProcessorConfig{
+		Concurrency: rapid.IntRange(1, 5).Draw(t, "workers"),
+		MaxDemand:   maxDemand,
+		MinDemand:   rapid.IntRange(0, maxDemand-1).Draw(t, "min demand"),
+		Handler:     w.handle,
+	}
+	if w.ordered {
+		w.cfg.Processor.PartitionBy = func(m *broadway.Message) uint64 { return uint64(number(m) % w.keys) }
+	}
+	largest := 1
+	for i := range rapid.IntRange(0, 3).Draw(t, "batchers") {
+		b := broadway.BatcherConfig{
+			Name:        fmt.Sprint("b", i),
+			Size:        rapid.IntRange(1, 30).Draw(t, "batch size"),
+			Concurrency: rapid.IntRange(1, 3).Draw(t, "reporters"),
+			Timeout:     rapid.SampledFrom([]time.Duration{-1, time.Millisecond, time.Second}).Draw(t, "batch timeout"),
+			Bytes:       rapid.SampledFrom([]int64{0, 20}).Draw(t, "batch bytes"),
+			Reporter:    w.report,
+		}
+		largest = max(largest, b.Size)
+		w.cfg.Batchers = append(w.cfg.Batchers, b)
+	}
+	w.cfg.MaxUnsettled = max(rapid.IntRange(1, 200).Draw(t, "bound"), 2*largest, len(w.queues))
+	w.cfg.MaxUnsettledBytes = rapid.Int64Range(1, 1000).Draw(t, "bound in bytes")
+	w.cfg.Failure = broadway.FailurePolicy{MaxAttempts: 2, Backoff: broadway.Backoff{Initial: time.Millisecond}}
+}
+
+// fill puts the messages into the queues, as the bubble's own.
+func (w *world) fill(t *testing.T) {
+	for n := range w.total {
+		q := w.queues[n%len(w.queues)]
+		if err := q.Push(t.Context(), fmt.Appendf(nil, "m%d", n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, q := range w.queues {
+		q.CloseInput()
+	}
+}
+
+// open opens a producer of each queue.
+func (w *world) open() {
+	w.cfg.Producers = nil
+	for _, q := range w.queues {
+		w.cfg.Producers = append(w.cfg.Producers, memory.New(memory.Config{Queue: q}))
+	}
+}
+
+// handle fails every eleventh message once and every seventeenth for ever, and
+// takes its time over every fifth.
+func (w *world) handle(ctx context.Context, m *broadway.Message) error {
+	n := number(m)
+	if n%5 == 0 {
+		time.Sleep(time.Duration(n%7) * time.Millisecond)
+	}
+	w.order("processor", m)
+	if len(w.cfg.Batchers) > 0 {
+		m.Batcher = fmt.Sprint("b", n%w.keys%len(w.cfg.Batchers))
+		m.BatchKey = fmt.Sprint(n % w.keys % 3)
+	}
+	return w.fate(n, m.Attempt)
+}
+
+func (w *world) fate(n, attempt int) error {
+	switch {
+	case n%17 == 0:
+		return errors.New("always")
+	case n%11 == 0 && attempt == 1:
+		return errors.New("once")
+	case n%19 == 0 && attempt == 1:
+		panic("once")
+	}
+	return nil
+}
+
+func (w *world) report(ctx context.Context, b *broadway.Batch) error {
+	failures := new(broadway.BatchError)
+	for _, m := range b.Messages {
+		if b.Messages[0].BatchKey != m.BatchKey || m.Batcher != b.Batcher {
+			w.fault("batch of %s/%s holds a message of %s/%s", b.Batcher, b.Key, m.Batcher, m.BatchKey)
+		}
+		w.order("reporter", m)
+		if n := number(m); n%13 == 0 && m.Attempt == 1 {
+			failures.Fail(m, errors.New("once"))
+			continue
+		}
+		w.mu.Lock()
+		w.reported[string(m.Payload)]++
+		w.mu.Unlock()
+	}
+	time.Sleep(time.Duration(len(b.Messages)%3) * time.Millisecond)
+	return failures.Err()
+}
+
+// order checks that first handlings of one key come in order: by source, since
+// each source has an order of its own.
+func (w *world) order(stage string, m *broadway.Message) {
+	if !w.ordered || m.Attempt > 1 || m.Redelivered {
+		return
+	}
+	n := number(m)
+	meta := m.Metadata.(*memory.Metadata)
+	key := fmt.Sprint(stage, n%w.keys, m.ID()[:7], meta.Partition)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if last, ok := w.last[key]; ok && n < last {
+		w.faults = append(w.faults, fmt.Sprintf("%s: %d after %d", key, n, last))
+	}
+	w.last[key] = n
+}
+
+func (w *world) settle(o memory.Outcome, m *broadway.Message) {
+	if o == memory.Released {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.settled[string(m.Payload)]++
+}
+
+// boundsWatch checks what it is told against the demand that was made.
+type boundsWatch struct {
+	w *world
+}
+
+func (b *boundsWatch) Fetched(e broadway.FetchEvent) {
+	if e.Messages > e.Demand.Messages || e.Bytes > e.Demand.Bytes || e.Demand.Messages > b.w.cfg.MaxUnsettled {
+		b.w.fault("fetch over the bounds: %+v", e)
+	}
+}
+func (b *boundsWatch) Handled(broadway.HandleEvent)   {}
+func (b *boundsWatch) Reported(broadway.ReportEvent)  {}
+func (b *boundsWatch) Settled(e broadway.SettleEvent) {}
+
+// check is what holds after every run to the end.
+func (w *world) check(t *rapid.T, p *broadway.Pipeline) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, f := range w.faults {
+		t.Error(f)
+	}
+	if len(w.settled) != w.total {
+		t.Errorf("%d of %d messages settled", len(w.settled), w.total)
+	}
+	for id, n := range w.settled {
+		if n != 1 {
+			t.Errorf("%s settled %d times", id, n)
+		}
+	}
+	st := p.Stats()
+	if st.HighestUnsettled > w.cfg.MaxUnsettled || st.HighestUnsettledBytes > max(w.cfg.MaxUnsettledBytes, 4) {
+		t.Errorf("bounds: %+v", st)
+	}
+	if st.Unsettled != 0 || st.UnsettledBytes != 0 {
+		t.Errorf("left unsettled: %+v", st)
+	}
+	for _, b := range st.Batchers {
+		if b.Held != 0 || b.HighestHeld > b.Bound {
+			t.Errorf("batcher: %+v", b)
+		}
+	}
+}
+
+// TestAnyPipelineSettlesEveryMessageOnceWithinItsBounds is the one property that
+// all others hang on. Without a timer on its batches a pipeline ends only by the
+// progress rule.
+func TestAnyPipelineSettlesEveryMessageOnceWithinItsBounds(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		w := drawWorld(rt)
+		synctest.Test(t, func(t *testing.T) {
+			w.fill(t)
+			w.check(rt, w.runToTheEnd(rt, t))
+		})
+	})
+}
+
+// runToTheEnd runs the world's pipeline until its sources are done: within ten
+// virtual minutes, or it made no progress.
+func (w *world) runToTheEnd(rt *rapid.T, t *testing.T) *broadway.Pipeline {
+	w.open()
+	p, err := broadway.New(w.cfg)
+	if err != nil {
+		rt.Fatal(err)
+	}
+	const long = 10 * time.Minute
+	var stuck broadway.Stats
+	look := time.AfterFunc(long, func() { stuck = p.Stats() })
+	defer look.Stop()
+	ctx, cancel := context.WithTimeout(t.Context(), long+time.Second)
+	defer cancel()
+	if err := p.Run(ctx); err != nil || ctx.Err() != nil {
+		rt.Errorf("no progress: %v; after a long time: %+v", err, stuck)
+	}
+	return p
+}
+
+// TestADrainAtAnyTimeLosesNothing stops a random pipeline at a random time and
+// runs a second one on the same queues: together they settle everything, once.
+func TestADrainAtAnyTimeLosesNothing(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		w := drawWorld(rt)
+		after := time.Duration(rapid.IntRange(0, 50).Draw(rt, "stop after ms")) * time.Millisecond
+		synctest.Test(t, func(t *testing.T) {
+			w.fill(t)
+			w.open()
+			first, err := broadway.New(w.cfg)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), after)
+			defer cancel()
+			if err := first.Run(ctx); err != nil {
+				rt.Error(err)
+			}
+			if st := first.Stats(); st.Unsettled != 0 {
+				rt.Errorf("left unsettled: %+v", st)
+			}
+			w.check(rt, w.runToTheEnd(rt, t))
+		})
+	})
+}
+
+// TestOneExtraCreditIsFound injects a credit that nobody owes, in a process of
+// its own: the ledger ends it.
+func TestOneExtraCreditIsFound(t *testing.T) {
+	if os.Getenv("BROADWAY_INJECT") != "" {
+		var p *broadway.Pipeline
+		n := 0
+		p, err := broadway.New(broadway.Config{
+			Producers: []broadway.Producer{memory.New(memory.Config{Payloads: payloads(100)})},
+			Processor: broadway.ProcessorConfig{Handler: func(context.Context, *broadway.Message) error { return nil }},
+			Batchers: []broadway.BatcherConfig{{Size: 10, Reporter: func(context.Context, *broadway.Batch) error {
+				if n++; n == 3 {
+					p.InjectCredit()
+				}
+				return nil
+			}}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = p.Run(t.Context())
+		return
+	}
+	child := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestOneExtraCreditIsFound$")
+	child.Env = append(os.Environ(), "BROADWAY_INJECT=1")
+	out, err := child.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "stage: credit: ") {
+		t.Fatalf("the extra credit went unnoticed: %v\n%s", err, out)
+	}
+}
