@@ -179,7 +179,7 @@ func TestARefThatDrainsIsGivenUpQuickly(t *testing.T) {
 				Batchers: []broadway.BatcherConfig{{Timeout: -1, Reporter: func(context.Context, *broadway.Batch) error { return nil }}},
 			}
 			if ordered {
-				cfg.Processor.PartitionBy = func(m *broadway.Message) uint64 { return uint64(number(m) % 2) }
+				cfg.Processor.PartitionBy = func(m *broadway.Message) uint64 { return uint64(number(m) % 5) }
 			}
 			ctx, cancel := context.WithCancel(t.Context())
 			var seen atomic.Pointer[broadway.AckRef]
