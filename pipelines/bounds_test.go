@@ -13,6 +13,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/gobroadway/gobroadway/pipelines"
+	"github.com/gobroadway/gobroadway/pipelines/kafka"
+	"github.com/gobroadway/gobroadway/pipelines/rabbitmq"
 )
 
 // allocated is how many bytes f allocates in all, garbage included.
@@ -155,7 +157,10 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Setenv("FEED_TOKEN", "swordfish")
 	f.Fuzz(func(t *testing.T, text []byte) {
-		list, err := pipelines.Parse("fuzz.yaml", text, program())
+		r := program()
+		kafka.Register(r)
+		rabbitmq.Register(r)
+		list, err := pipelines.Parse("fuzz.yaml", text, r)
 		if err == nil {
 			require.NotEmpty(t, list)
 			for _, p := range list {

@@ -51,7 +51,7 @@ func (b *builder) config(spec *pipelineSpec) broadway.Config {
 		MaxUnsettledBytes: int64(spec.MaxUnsettledBytes),
 		DrainTimeout:      spec.DrainTimeout,
 		FailFast:          spec.FailFast,
-		ReconnectBackoff:  spec.ReconnectBackoff.backoff(),
+		ReconnectBackoff:  spec.ReconnectBackoff.Backoff(),
 		Logger:            b.registry.logger,
 	}
 	for i, p := range spec.Producers {
@@ -99,7 +99,9 @@ func (b *builder) refused(path string, err error) {
 	case err == nil:
 		b.fail(path, "its decoder returned nothing")
 	default:
-		b.fail(path, "%s", err)
+		for line := range strings.Lines(err.Error()) {
+			b.locateLine(path, strings.TrimSuffix(line, "\n"))
+		}
 	}
 }
 
@@ -155,7 +157,7 @@ func (b *builder) batcher(name string, spec *batcherSpec) broadway.BatcherConfig
 
 func (b *builder) failure(spec *failureSpec) broadway.FailurePolicy {
 	policy := broadway.FailurePolicy{
-		MaxAttempts: spec.MaxAttempts, Backoff: spec.Backoff.backoff(), Action: broadway.Action(spec.Action),
+		MaxAttempts: spec.MaxAttempts, Backoff: spec.Backoff.Backoff(), Action: broadway.Action(spec.Action),
 	}
 	const path = "failure.dead_letter"
 	switch {
@@ -185,6 +187,12 @@ func (b *builder) deadLetterTo(p oneOf, path string) broadway.DeadLetterer {
 	if err != nil || publisher == nil {
 		b.refused(path, err)
 		return nil
+	}
+	if v, ok := publisher.(broadway.Validator); ok {
+		if err := v.Validate(); err != nil {
+			b.refused(path, err)
+			return nil
+		}
 	}
 	b.closers = append(b.closers, publisher)
 	return deadLetters{publisher}

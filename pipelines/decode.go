@@ -18,9 +18,11 @@ func (d *document) decodeInto(into any, n *yaml.Node, path string, depth int) {
 		d.fail(d.at(path), path, "cannot be decoded into %T: want a pointer to a struct", into)
 		return
 	}
-	if n != nil {
-		d.structure(v.Elem(), n, path, depth)
+	if n == nil {
+		d.learn(fieldsOf(v.Elem()))
+		return
 	}
+	d.structure(v.Elem(), n, path, depth)
 }
 
 // value fills v from n, whatever both are.

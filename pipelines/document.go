@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -28,9 +29,10 @@ type place struct{ line, column int }
 // document is a file while it is read: what is in it, what is wrong with it,
 // and where each key stands.
 type document struct {
-	file string
-	dir  string // relative paths in the file start here
-	root *yaml.Node
+	file   string
+	logger *slog.Logger
+	dir    string // relative paths in the file start here
+	root   *yaml.Node
 
 	problems []Problem
 	more     int
@@ -152,6 +154,12 @@ func (d *document) fail(at place, path, format string, args ...any) {
 	d.problems = append(d.problems, Problem{
 		File: d.file, Line: at.line, Column: at.column, Key: path, Message: fmt.Sprintf(format, args...),
 	})
+}
+
+// warn records what is no mistake but unwise.
+func (d *document) warn(at place, path, format string, args ...any) {
+	p := Problem{File: d.file, Line: at.line, Column: at.column, Key: path, Message: fmt.Sprintf(format, args...)}
+	d.warnings = append(d.warnings, p.String())
 }
 
 // mistyped records a value that could not be taken. What is missing because of

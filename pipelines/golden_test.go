@@ -14,6 +14,8 @@ import (
 
 	"github.com/gobroadway/gobroadway/broadway"
 	"github.com/gobroadway/gobroadway/pipelines"
+	"github.com/gobroadway/gobroadway/pipelines/kafka"
+	"github.com/gobroadway/gobroadway/pipelines/rabbitmq"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew; look at the difference")
@@ -44,6 +46,18 @@ func golden(t *testing.T, file, got string) {
 	require.Equal(t, string(want), got)
 }
 
+// programFor registers the kinds of brokers for the files that are about them.
+func programFor(file string) *pipelines.Registry {
+	r := program()
+	switch name, _, _ := strings.Cut(strings.TrimSuffix(filepath.Base(file), ".yaml"), "-"); name {
+	case "kafka":
+		kafka.Register(r)
+	case "rabbitmq":
+		rabbitmq.Register(r)
+	}
+	return r
+}
+
 func load(t *testing.T, file string, registry *pipelines.Registry) ([]*pipelines.Pipeline, error) {
 	t.Helper()
 	t.Setenv("FEED_TOKEN", "swordfish")
@@ -57,7 +71,7 @@ func load(t *testing.T, file string, registry *pipelines.Registry) ([]*pipelines
 func TestInvalidFilesAreRefusedWithEverythingThatIsWrong(t *testing.T) {
 	for _, file := range files(t, "invalid", 80) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
-			list, err := load(t, file, program())
+			list, err := load(t, file, programFor(file))
 			require.Error(t, err)
 			require.Nil(t, list)
 			var all *pipelines.Error
@@ -76,7 +90,7 @@ func TestInvalidFilesAreRefusedWithEverythingThatIsWrong(t *testing.T) {
 func TestValidFilesBecomeTheirPipelines(t *testing.T) {
 	for _, file := range files(t, "valid", 10) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
-			registry := program()
+			registry := programFor(file)
 			var configs []broadway.Config
 			registry.Configure(func(cfg *broadway.Config) { configs = append(configs, *cfg) })
 			list, err := load(t, file, registry)
@@ -102,7 +116,7 @@ func show(b *strings.Builder, c broadway.Config, p *pipelines.Pipeline) {
 	fmt.Fprintf(b, "pipeline %q\n", c.Name)
 	for _, source := range c.Producers {
 		traits := source.(broadway.Describer).Describe(broadway.Limits{MaxUnsettled: 1000, MaxUnsettledBytes: 1 << 20, Share: 1000})
-		fmt.Fprintf(b, "  producer %s %q\n", traits.Kind, traits.Name)
+		fmt.Fprintf(b, "  producer %s %q broker=%v prefetch=%d ack_timeout=%v\n", traits.Kind, traits.Name, traits.Broker, traits.Prefetch, traits.AckTimeout)
 		if f, ok := source.(*feed); ok {
 			f.show(b)
 		}

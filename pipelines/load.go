@@ -47,12 +47,13 @@ func Parse(name string, text []byte, registry *Registry) ([]*Pipeline, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.logger = registry.log()
 	built := registry.build(d)
 	if err := d.err(); err != nil {
 		return nil, err
 	}
 	for _, warning := range d.warnings {
-		registry.log().Warn(warning)
+		d.logger.Warn(warning)
 	}
 	return built, nil
 }

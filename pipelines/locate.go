@@ -58,7 +58,7 @@ var ownField = regexp.MustCompile(`^[a-z]+: ((?:[A-Z][A-Za-z0-9]*(?:\[[0-9]+\])?
 func (b *builder) locateLine(path, reason string) {
 	if m := ownField.FindStringSubmatch(reason); m != nil {
 		for _, field := range strings.FieldsFunc(m[1], func(r rune) bool { return r == '.' || r == ':' || r == ' ' }) {
-			path = join(path, snake(field))
+			path = join(path, b.doc.key(field))
 		}
 		reason = m[2]
 	}
@@ -74,7 +74,7 @@ func (b *builder) translatePath(field string) string {
 	for part := range strings.SplitSeq(field, ".") {
 		m := indexed.FindStringSubmatch(part)
 		if m == nil || path != "" {
-			path = join(path, snake(part))
+			path = join(path, b.doc.key(part))
 			continue
 		}
 		paths := b.producers
@@ -88,6 +88,16 @@ func (b *builder) translatePath(field string) string {
 		}
 	}
 	return path
+}
+
+// key is the key of a Go name. Where files write an abbreviation as one word
+// ("vhost" for VHost), it is that.
+func (d *document) key(name string) string {
+	key := snake(name)
+	if short := strings.ReplaceAll(key, "_", ""); !d.known[key] && d.known[short] {
+		return short
+	}
+	return key
 }
 
 // snake is the key of a Go name: "MaxDemand" is "max_demand", "ClientID" is
@@ -110,7 +120,7 @@ var goName = regexp.MustCompile(`\b[A-Z][A-Za-z0-9]*\b`)
 // translate replaces Go names in a message by the keys that files have for them.
 func (d *document) translate(message string) string {
 	return goName.ReplaceAllStringFunc(message, func(name string) string {
-		if key := snake(name); d.known[key] && strings.Contains(key, "_") || key == "producers" {
+		if key := d.key(name); d.known[key] {
 			return key
 		}
 		return name

@@ -273,7 +273,7 @@ func TestASecretThatEverybodyCanReadIsWarnedOf(t *testing.T) {
 	require.NoError(t, os.Chmod(file, 0o604))
 	_, err = pipelines.Parse("x.yaml", safeFile("password_file", file), r)
 	require.NoError(t, err)
-	require.Contains(t, log.String(), "x.yaml:1: producers[0].safe.password_file: every user of this machine can read the file")
+	require.Contains(t, log.String(), "x.yaml:1:44: producers[0].safe.password_file: every user of this machine can read the file")
 	require.NotContains(t, log.String(), canary)
 }
 

@@ -49,13 +49,14 @@ func (s *Size) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// never is a duration that may be "never", which a Config calls -1.
-type never time.Duration
+// Interval is a duration that may be "never", which it has as -1, as the Configs
+// of this module do.
+type Interval time.Duration
 
 // UnmarshalText reads a duration, or "never".
-func (n *never) UnmarshalText(text []byte) error {
+func (i *Interval) UnmarshalText(text []byte) error {
 	if string(text) == "never" {
-		*n = -1
+		*i = -1
 		return nil
 	}
 	d, err := parseDuration(string(text))
@@ -65,7 +66,7 @@ func (n *never) UnmarshalText(text []byte) error {
 	if d <= 0 {
 		return errors.New("must be longer than 0, or never")
 	}
-	*n = never(d)
+	*i = Interval(d)
 	return nil
 }
 
@@ -257,7 +258,7 @@ func (d *document) untyped(n *yaml.Node, path string, depth int) any {
 // wanted says in words what a type takes.
 func wanted(t reflect.Type) string {
 	switch {
-	case t == reflect.TypeFor[time.Duration]() || t == reflect.TypeFor[never]():
+	case t == reflect.TypeFor[time.Duration]() || t == reflect.TypeFor[Interval]():
 		return "a duration such as 1m30s"
 	case t == reflect.TypeFor[Size]():
 		return "a size such as 64MiB"

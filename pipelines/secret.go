@@ -82,6 +82,9 @@ func (d *document) secret(f field, e entry, path string, depth int) {
 		d.fail(placeOf(e.key), path, "the secret is named twice: use either _file or _env")
 		return
 	}
+	if base := strings.TrimSuffix(strings.TrimSuffix(path, "_file"), "_env"); d.places[base] == (place{}) {
+		d.places[base] = placeOf(e.key) // where mistakes in the secret itself are reported
+	}
 	s := Secret{read: func() (string, error) { return readEnv(n.Value) }}
 	if f.secret == secretFile {
 		name := d.resolve(n.Value)
@@ -132,5 +135,5 @@ func (d *document) warnReadable(name, path string, at place) {
 	if err != nil || runtime.GOOS == "windows" || info.Mode().Perm()&0o004 == 0 {
 		return // what cannot be read is reported as a mistake; Windows has no such bits
 	}
-	d.warnings = append(d.warnings, fmt.Sprintf("%s:%d: %s: every user of this machine can read the file: chmod o-r it", d.file, at.line, path))
+	d.warn(at, path, "every user of this machine can read the file: chmod o-r it")
 }

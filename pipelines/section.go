@@ -3,6 +3,7 @@ package pipelines
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -39,6 +40,16 @@ func (s *Section) Fail(key, format string, args ...any) error {
 	s.doc.fail(s.doc.at(path), path, format, args...)
 	return ErrReported
 }
+
+// Warn tells the registry's logger of what is no mistake but unwise, once the
+// file was found to have no mistakes.
+func (s *Section) Warn(key, format string, args ...any) {
+	path := join(s.path, key)
+	s.doc.warn(s.doc.at(path), path, format, args...)
+}
+
+// Logger is the registry's.
+func (s *Section) Logger() *slog.Logger { return s.doc.logger }
 
 // Decode fills the struct that into points to. Keys are those of the fields'
 // yaml tags (`yaml:"max_bytes"`); fields without a tag are left alone, and

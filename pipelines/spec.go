@@ -27,7 +27,7 @@ type pipelineSpec struct {
 	MaxUnsettledBytes Size                   `yaml:"max_unsettled_bytes"`
 	DrainTimeout      time.Duration          `yaml:"drain_timeout"`
 	FailFast          bool                   `yaml:"fail_fast"`
-	ReconnectBackoff  backoffSpec            `yaml:"reconnect_backoff"`
+	ReconnectBackoff  Backoff                `yaml:"reconnect_backoff"`
 }
 
 type processorSpec struct {
@@ -45,36 +45,17 @@ type batcherSpec struct {
 	Concurrency   int           `yaml:"concurrency" max:"4096"`
 	Size          int           `yaml:"size" max:"1000000"`
 	Bytes         Size          `yaml:"bytes"`
-	Timeout       never         `yaml:"timeout"`
+	Timeout       Interval      `yaml:"timeout"`
 	KeyBy         string        `yaml:"key_by"`
 	Policy        string        `yaml:"policy"`
 	ReportTimeout time.Duration `yaml:"report_timeout"`
 }
 
 type failureSpec struct {
-	MaxAttempts int         `yaml:"max_attempts" max:"1000"`
-	Backoff     backoffSpec `yaml:"backoff"`
-	Action      action      `yaml:"action"`
-	DeadLetter  nameOrKind  `yaml:"dead_letter"`
-}
-
-type backoffSpec struct {
-	Initial time.Duration `yaml:"initial"`
-	Max     time.Duration `yaml:"max"`
-	Factor  float64       `yaml:"factor" max:"1000"`
-	Jitter  *float64      `yaml:"jitter" allow:"zero"`
-}
-
-// backoff is b as a Config has it: there, no jitter is -1.
-func (b backoffSpec) backoff() broadway.Backoff {
-	out := broadway.Backoff{Initial: b.Initial, Max: b.Max, Factor: b.Factor}
-	if b.Jitter != nil {
-		out.Jitter = *b.Jitter
-		if out.Jitter == 0 {
-			out.Jitter = -1
-		}
-	}
-	return out
+	MaxAttempts int        `yaml:"max_attempts" max:"1000"`
+	Backoff     Backoff    `yaml:"backoff"`
+	Action      action     `yaml:"action"`
+	DeadLetter  nameOrKind `yaml:"dead_letter"`
 }
 
 // action is a broadway.Action by its name.

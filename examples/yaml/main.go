@@ -1,0 +1,70 @@
+// Command yaml runs the pipeline that a file describes:
+//
+//	go run ./examples/yaml
+//	go run ./examples/yaml -file my.yaml
+//
+// The file names its handlers; this program registers them.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+
+	"github.com/gobroadway/gobroadway/broadway"
+	"github.com/gobroadway/gobroadway/pipelines"
+)
+
+func main() {
+	file := flag.String("file", "examples/yaml/pipeline.yaml", "the pipeline")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	err := run(ctx, *file, os.Stdout)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// run runs the pipelines of a file, one after the other, until their sources are
+// done or ctx ends.
+func run(ctx context.Context, file string, out io.Writer) error {
+	registry := pipelines.NewRegistry()
+	registry.Processor("greet", greet)
+	registry.Reporter("print", func(_ context.Context, b *broadway.Batch) error {
+		for _, m := range b.Messages {
+			if _, err := fmt.Fprintln(out, m.Value); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	list, err := pipelines.Load(file, registry)
+	if err != nil {
+		return err
+	}
+	for _, p := range list {
+		if err := p.Run(ctx); err != nil {
+			return err
+		}
+		s := p.Stats()
+		if _, err := fmt.Fprintf(out, "%s: %d succeeded, %d failed\n", s.Name, s.Succeeded, s.Failed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// greet is a processor: what it makes of a message goes to the reporter.
+func greet(_ context.Context, m *broadway.Message) error {
+	if len(m.Payload) == 0 {
+		return broadway.Reject(errors.New("nobody to greet"))
+	}
+	m.Value = "Hello, " + string(m.Payload) + "!"
+	return nil
+}

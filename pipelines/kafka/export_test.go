@@ -1,0 +1,7 @@
+package kafka
+
+// What a section becomes.
+var (
+	SourceConfig    = sourceConfig
+	PublisherConfig = publisherConfig
+)

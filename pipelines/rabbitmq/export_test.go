@@ -1,0 +1,7 @@
+package rabbitmq
+
+// What a section becomes.
+var (
+	SourceConfig    = sourceConfig
+	PublisherConfig = publisherConfig
+)
