@@ -181,6 +181,10 @@ func (o *Offsets) Unsettled() int64 { return o.tail - o.set }
 // Settled counts delivered offsets that are settled.
 func (o *Offsets) Settled() int64 { return o.set }
 
+// SettledAbove counts offsets that are settled and that Next does not cover: an
+// earlier one is not.
+func (o *Offsets) SettledAbove() int64 { return o.set - o.head }
+
 // Committed is the offset that is known to be durable.
 func (o *Offsets) Committed() int64 { return o.committed }
 

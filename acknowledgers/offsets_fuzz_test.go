@@ -44,6 +44,15 @@ func (n *naive) uncommitted() (count int64) {
 	return count
 }
 
+func (n *naive) settledAbove() (count int64) {
+	for offset := range n.settled {
+		if offset >= n.next() {
+			count++
+		}
+	}
+	return count
+}
+
 func (n *naive) rewind() *naive {
 	r := newNaive(n.next())
 	r.committed, r.dead = n.committed, n.dead
@@ -119,6 +128,9 @@ func compare(t *testing.T, o *acknowledgers.Offsets, n *naive) {
 	}
 	if o.Unsettled() != int64(len(n.delivered)-len(n.settled)) || o.Settled() != int64(len(n.settled)) {
 		t.Fatalf("unsettled %d settled %d, want %d %d", o.Unsettled(), o.Settled(), len(n.delivered)-len(n.settled), len(n.settled))
+	}
+	if o.SettledAbove() != n.settledAbove() {
+		t.Fatalf("settled above %d, want %d", o.SettledAbove(), n.settledAbove())
 	}
 	if o.Uncommitted() != n.uncommitted() {
 		t.Fatalf("uncommitted %d, want %d", o.Uncommitted(), n.uncommitted())

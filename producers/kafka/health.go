@@ -9,10 +9,10 @@ import (
 
 // counters are what Stats shows.
 type counters struct {
-	generations, fenced, abandoned, rewinds      atomic.Int64
-	commits, commitsFailed                       atomic.Int64
-	exchanges, exchangesFailed                   atomic.Int64
-	outOfRange, corrupt, skippedBatches, skipped atomic.Int64
+	generations, fenced, abandoned, repeats, rewinds atomic.Int64
+	commits, commitsFailed                           atomic.Int64
+	exchanges, exchangesFailed                       atomic.Int64
+	outOfRange, corrupt, skippedBatches, skipped     atomic.Int64
 }
 
 // Stats are counts since the producer was made.
@@ -23,6 +23,10 @@ type Stats struct {
 	// Abandoned counts messages that were handed out and not settled when their
 	// partition had to be given up: their next owner handles them again.
 	Abandoned int64
+	// Repeats counts messages that had settled when their partition was given
+	// up, but were not committed: mostly because an earlier one had not settled.
+	// Their next owner handles them again.
+	Repeats int64
 	// Rewinds counts partitions that began again after messages were released.
 	Rewinds int64
 	// Commits counts commit requests, CommitsFailed those that failed, in whole
@@ -45,7 +49,7 @@ type Stats struct {
 func (p *Producer) Stats() Stats {
 	c := &p.count
 	return Stats{
-		Generations: c.generations.Load(), Fenced: c.fenced.Load(), Abandoned: c.abandoned.Load(), Rewinds: c.rewinds.Load(),
+		Generations: c.generations.Load(), Fenced: c.fenced.Load(), Abandoned: c.abandoned.Load(), Repeats: c.repeats.Load(), Rewinds: c.rewinds.Load(),
 		Commits: c.commits.Load(), CommitsFailed: c.commitsFailed.Load(),
 		Exchanges: c.exchanges.Load(), ExchangesFailed: c.exchangesFailed.Load(),
 		OutOfRange: c.outOfRange.Load(), CorruptBatches: c.corrupt.Load(),

@@ -166,8 +166,20 @@ func (s *session) revoke() {
 	for _, o := range owns {
 		o.ref.End()
 	}
+	repeats := s.repeats(owns)
 	s.producer.count.abandoned.Add(late)
-	s.log.Info("kafka: left", "reason", why, "abandoned", late)
+	s.producer.count.repeats.Add(repeats)
+	s.log.Info("kafka: left", "reason", why, "abandoned", late, "repeats", repeats)
+}
+
+// repeats counts what has settled and is not committed: it will be handled again.
+func (s *session) repeats(owns []*ownership) (n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range owns {
+		n += o.ledger.Uncommitted() - o.ledger.Unsettled()
+	}
+	return n
 }
 
 // await returns when all references are settled, the budget is spent, or waiting
