@@ -103,10 +103,8 @@ func (s *session) serve(ctx context.Context) error {
 
 // loop returns why the session ends, and whether it was lost.
 func (o *owner) loop(ctx context.Context) (reason error, lost bool) {
-	if err := o.catchUp(); err != nil {
-		return err, true
-	}
-	for {
+	err := o.catchUp()
+	for err == nil {
 		select {
 		case <-ctx.Done():
 			return nil, false
@@ -117,19 +115,21 @@ func (o *owner) loop(ctx context.Context) (reason error, lost bool) {
 		case c := <-o.commands:
 			c.done <- o.obey(c.kind)
 		case <-o.wake:
-			if err := o.attend(); err != nil {
-				return err, true
-			}
+			err = o.attend()
 		case <-o.clock.C:
 			o.armed = false
-			if err := o.flush(); err != nil {
-				return err, true
-			}
+			err = o.flush()
 		}
 		if o.retire && o.idle() {
 			return nil, false
 		}
 	}
+	// What a call returns when the connection is lost says only that it is.
+	o.link.cut()
+	if e := <-o.closed; e != nil && e.Server {
+		return plain(e), true
+	}
+	return err, true
 }
 
 // catchUp does what was asked while the session was being opened.
