@@ -11,6 +11,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/gobroadway/gobroadway/acknowledgers"
 	"github.com/gobroadway/gobroadway/broadway"
 )
 
@@ -195,7 +196,7 @@ func (b *builder) deadLetterTo(p oneOf, path string) broadway.DeadLetterer {
 		}
 	}
 	b.closers = append(b.closers, publisher)
-	return deadLetters{publisher}
+	return &acknowledgers.DeadLetters{Publisher: publisher}
 }
 
 // standIn takes the place of a producer or dead letterer that was reported.

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/gobroadway/gobroadway/acknowledgers"
 	"github.com/gobroadway/gobroadway/broadway"
 	"github.com/gobroadway/gobroadway/brokers"
 	"github.com/gobroadway/gobroadway/pipelines"
@@ -186,6 +187,7 @@ failure:
 			require.Len(t, letters, 1)
 			require.Equal(t, "bad", string(letters[0].Value))
 			require.Equal(t, "k", string(letters[0].Key))
+			require.Contains(t, letters[0].Headers, brokers.Header{Key: acknowledgers.HeaderReason, Value: []byte("bad")})
 			require.Equal(t, []int64{1, 1}, b.CommittedOffsets(t, group, topic))
 		})
 	}
