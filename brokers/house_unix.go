@@ -7,6 +7,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -150,13 +151,16 @@ func join(ctx context.Context, l launcher, dir string) *instance {
 	return nil
 }
 
-// adopt finishes a join whose fifo is open.
+// adopt finishes a join whose fifo is open: says so, and then looks whether the instance is still to be had.
 func (in *instance) adopt(ctx context.Context, l launcher) bool {
+	var err error
+	if in.state, err = readState(in.dir); err != nil || in.state.Key != l.key() {
+		return false
+	}
 	if err := os.WriteFile(filepath.Join(in.dir, "joined"), nil, 0o600); err != nil {
 		return false
 	}
-	var err error
-	if in.state, err = readState(in.dir); err != nil || in.state.Key != l.key() {
+	if _, err := readState(in.dir); err != nil {
 		return false
 	}
 	if _, exited := exitStatus(in.dir); exited {
@@ -164,33 +168,13 @@ func (in *instance) adopt(ctx context.Context, l launcher) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	return l.probe(ctx, in.state) == nil
-}
-
-// instance is one native broker as seen by a process that uses or owns it.
-type instance struct {
-	dir   string
-	state state
-	hold  *os.File // the writing end of users: the broker runs for as long as it is open
-	alive *os.File // exclusive only: the reading end of users, so that a sweep lets a stopped instance be
-	done  *os.File // ends when the keeper does
-}
-
-// leave ends the use. A shared broker lingers for others, an exclusive one ends.
-func (in *instance) leave() error {
-	err := in.hold.Close()
-	for _, file := range []*os.File{in.alive, in.done} {
-		if file != nil {
-			err = errors.Join(err, file.Close())
-		}
-	}
-	return err
+	return l.probe(ctx, in.dir, in.state) == nil
 }
 
 // start starts a shared instance. A port can be taken between being chosen and being used, hence the second try.
 func (h house) start(ctx context.Context, l launcher) (*instance, error) {
 	for try := 1; ; try++ {
-		in, err := h.create(l, l.kind())
+		in, err := h.create(l)
 		if err != nil {
 			return nil, err
 		}
@@ -201,7 +185,7 @@ func (h house) start(ctx context.Context, l launcher) (*instance, error) {
 			err = writeState(in.dir, in.state)
 		}
 		if err == nil {
-			return in, in.drop(&in.alive)
+			return in, errors.Join(drop(&in.alive), drop(&in.done))
 		}
 		err = errors.Join(err, in.leave())
 		if try == 2 || ctx.Err() != nil {
@@ -210,16 +194,32 @@ func (h house) start(ctx context.Context, l launcher) (*instance, error) {
 	}
 }
 
-// drop closes a file that is not needed any more.
-func (in *instance) drop(file **os.File) error {
-	err := (*file).Close()
-	*file = nil
-	return err
+// createLocked is create for an instance that is not shared.
+func (h house) createLocked(l launcher) (*instance, error) {
+	unlock, err := h.lock(l.kind())
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	h.sweep(l.kind())
+	return h.create(l)
+}
+
+// finish ends an exclusive instance, running or not, and returns when nothing of it is left.
+func (in *instance) finish() error {
+	var err error
+	if in.hold != nil {
+		err = drop(&in.hold)
+		if in.done != nil {
+			err = errors.Join(err, in.awaitKeeper())
+		}
+	}
+	return errors.Join(err, in.leave(), os.RemoveAll(in.dir))
 }
 
 // create makes and prepares the directory of a new instance. The lock is held.
-func (h house) create(l launcher, prefix string) (*instance, error) {
-	dir, err := os.MkdirTemp(h.root, prefix+"-")
+func (h house) create(l launcher) (*instance, error) {
+	dir, err := os.MkdirTemp(h.root, l.kind()+"-")
 	if err != nil {
 		return nil, err
 	}
@@ -245,6 +245,11 @@ func (in *instance) run(l launcher, linger time.Duration) error {
 		return err
 	}
 	in.hold = os.NewFile(uintptr(users), "users")
+	for _, trace := range []string{"exited", "pid", "helpers", "keep"} { // of an earlier run
+		if err := os.Remove(filepath.Join(in.dir, trace)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	// A second opening of the same end: cat must block, and whether it does belongs to the opening. It cannot block here, for
 	// the writing end is open.
 	reader, err := os.OpenFile(filepath.Join(in.dir, "users"), os.O_RDONLY|syscall.O_CLOEXEC, 0)

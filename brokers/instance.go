@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"math/big"
 	"net"
@@ -20,8 +21,9 @@ import (
 
 // How long a native broker may take from its start to its first answer, and how long it stays after its last user.
 const (
-	startLimit = 2 * time.Minute
+	startLimit = 3 * time.Minute
 	linger     = 5 * time.Second
+	endLimit   = time.Minute // for a broker to exit when it was told to
 )
 
 // state is what a user must know of a running instance. It travels between processes as the file "ready".
@@ -49,7 +51,7 @@ type launcher interface {
 	// command is what runs the broker in the foreground in a prepared dir, and the environment that it adds.
 	command(dir string, s state) (argv, env []string)
 	// probe returns nil once the broker does its work. It is asked repeatedly.
-	probe(ctx context.Context, s state) error
+	probe(ctx context.Context, dir string, s state) error
 }
 
 // exclusiveKey marks instances that are never joined.
@@ -86,7 +88,7 @@ func awaitReady(ctx context.Context, l launcher, dir string, s state) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		err := l.probe(ctx, s)
+		err := l.probe(ctx, dir, s)
 		if err == nil {
 			return nil
 		}
@@ -99,6 +101,93 @@ func awaitReady(ctx context.Context, l launcher, dir string, s state) error {
 			return fmt.Errorf("%s does not answer: %w; the end of its log:\n%s", l.kind(), err, logTail(dir, 0))
 		}
 	}
+}
+
+// instance is one native broker as seen by a process that uses or owns it.
+type instance struct {
+	dir   string
+	state state
+	hold  *os.File // the writing end of users: the broker runs for as long as it is open
+	alive *os.File // exclusive only: the reading end of users, so that a sweep lets a stopped instance be
+	done  *os.File // ends when the keeper does
+}
+
+// leave ends the use. A shared broker lingers for others, an exclusive one ends.
+func (in *instance) leave() error {
+	return errors.Join(drop(&in.hold), drop(&in.alive), drop(&in.done))
+}
+
+// drop closes a file that is not needed any more, if it is open.
+func drop(file **os.File) error {
+	if *file == nil {
+		return nil
+	}
+	err := (*file).Close()
+	*file = nil
+	return err
+}
+
+// end waits for the broker to exit after a signal, and then for its keeper. The directory stays, for the next run.
+func (in *instance) end(signal os.Signal) error {
+	if err := os.WriteFile(filepath.Join(in.dir, "keep"), nil, 0o600); err != nil {
+		return err
+	}
+	pid, err := in.pid()
+	if err != nil {
+		return err
+	}
+	process, err := os.FindProcess(pid)
+	if err != nil {
+		return err
+	}
+	if err := process.Signal(signal); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	if err := in.awaitExit(); err != nil {
+		return err
+	}
+	if err := drop(&in.hold); err != nil {
+		return err
+	}
+	return in.awaitKeeper()
+}
+
+// pid is the broker's process.
+func (in *instance) pid() (int, error) {
+	text, err := os.ReadFile(filepath.Join(in.dir, "pid"))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(text)))
+}
+
+// awaitExit polls for the keeper's word that the broker has exited.
+func (in *instance) awaitExit() error {
+	limit := time.NewTimer(endLimit)
+	defer limit.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, exited := exitStatus(in.dir); exited {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-limit.C:
+			return fmt.Errorf("the broker does not exit within %v", endLimit)
+		}
+	}
+}
+
+// awaitKeeper waits until the keeper has exited, which it does once nobody uses the instance.
+func (in *instance) awaitKeeper() error {
+	if err := in.done.SetReadDeadline(time.Now().Add(endLimit)); err != nil {
+		return err
+	}
+	if _, err := in.done.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("the keeper of the broker does not exit: %w", err)
+	}
+	return drop(&in.done)
 }
 
 // exitStatus tells whether the broker of an instance has ended, and how.

@@ -92,7 +92,9 @@ func (b *KafkaBroker) Topic(t testing.TB, partitions int, config ...string) stri
 	t.Helper()
 	name := freshName(t.Name())
 	b.CreateTopic(t, name, partitions, config...)
-	t.Cleanup(func() { b.tryDelete(t, name) })
+	if b.state.Key != exclusiveKey { // otherwise it goes with the broker
+		t.Cleanup(func() { b.tryDelete(t, name) })
+	}
 	return name
 }
 

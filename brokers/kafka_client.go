@@ -205,7 +205,11 @@ func committedOffsets(ctx context.Context, client *kgo.Client, group, name strin
 	if err != nil {
 		return nil, err
 	}
-	if err := kerr.ErrorForCode(response.ErrorCode); err != nil {
+	err = kerr.ErrorForCode(response.ErrorCode)
+	if errors.Is(err, kerr.GroupIDNotFound) {
+		return offsets, nil // a group that does not exist has committed nothing
+	}
+	if err != nil {
 		return nil, err
 	}
 	for _, topic := range response.Topics {

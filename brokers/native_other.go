@@ -2,7 +2,11 @@
 
 package brokers
 
-import "testing"
+import (
+	"errors"
+	"testing"
+	"time"
+)
 
 const noNative = "brokers: a native start needs a Unix: set %s, or BROADWAY_BROKERS to docker, or run the tests with -short"
 
@@ -17,3 +21,18 @@ func nativeRabbitMQ(t testing.TB) *RabbitMQBroker {
 	t.Fatalf(noNative, "BROADWAY_RABBITMQ=amqp://user:password@host:port/")
 	return nil
 }
+
+func ownKafka(t testing.TB, _ []string) OwnKafka {
+	t.Helper()
+	t.Fatal("brokers: an exclusive broker is started natively, which needs a Unix; run the tests with -short")
+	return OwnKafka{}
+}
+
+func ownRabbitMQ(t testing.TB, _ []string) OwnRabbitMQ {
+	t.Helper()
+	t.Fatal("brokers: an exclusive broker is started natively, which needs a Unix; run the tests with -short")
+	return OwnRabbitMQ{}
+}
+
+// run is never reached: without a native start there is no instance.
+func (in *instance) run(launcher, time.Duration) error { return errors.ErrUnsupported }

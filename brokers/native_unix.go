@@ -106,3 +106,63 @@ func useShared(t testing.TB, h house, l launcher) *instance {
 	reportLog(t, l.kind(), in.dir)
 	return in
 }
+
+// ownKafka starts a Kafka behind a proxy.
+func ownKafka(t testing.TB, properties []string) OwnKafka {
+	t.Helper()
+	h, l := openKafka(t)
+	link := mustProxy(t)
+	l.exclusive, l.properties, l.advertise = true, properties, link.addr()
+	control := own(t, h, l, link)
+	link.start(t, control.in.state.addr("plain"))
+	broker := &KafkaBroker{
+		addrs: []string{link.addr()}, origin: "native " + KafkaVersion + ", exclusive", dir: control.in.dir, state: control.in.state,
+	}
+	t.Logf("kafka: %s", broker)
+	return OwnKafka{broker, control}
+}
+
+// ownRabbitMQ starts a RabbitMQ behind a proxy.
+func ownRabbitMQ(t testing.TB, lines []string) OwnRabbitMQ {
+	t.Helper()
+	h, l := openRabbitMQ(t)
+	l.exclusive, l.lines = true, lines
+	link := mustProxy(t)
+	control := own(t, h, l, link)
+	link.start(t, control.in.state.addr("amqp"))
+	broker := &RabbitMQBroker{origin: "native " + l.version + ", exclusive", dir: control.in.dir, state: control.in.state, launcher: l}
+	broker.ownVhost(t, link.addr())
+	t.Logf("rabbitmq: %s", broker)
+	return OwnRabbitMQ{broker, control}
+}
+
+func mustProxy(t testing.TB) *proxy {
+	t.Helper()
+	link, err := newProxy()
+	if err != nil {
+		t.Fatalf("brokers: %v", err)
+	}
+	return link
+}
+
+// own starts an instance that nobody joins and that is gone when t has ended.
+func own(t testing.TB, h house, l launcher, link *proxy) *Control {
+	t.Helper()
+	ctx, cancel := startContext(t)
+	defer cancel()
+	in, err := h.createLocked(l)
+	if err != nil {
+		t.Fatalf("brokers: %v", err)
+	}
+	control := &Control{in: in, launcher: l, link: link}
+	t.Cleanup(func() {
+		if err := control.in.finish(); err != nil {
+			t.Logf("brokers: %s: %v", in.dir, err)
+		}
+	})
+	reportLog(t, l.kind(), in.dir)
+	if err := control.start(ctx); err != nil {
+		t.Fatalf("brokers: %v", err)
+	}
+	return control
+}

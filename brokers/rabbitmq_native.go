@@ -142,15 +142,30 @@ func (l rabbitLauncher) command(dir string, s state) (argv, env []string) {
 	return []string{"sh", "-c", script}, l.environ(dir, s)
 }
 
-func (l rabbitLauncher) probe(ctx context.Context, s state) error {
+func (l rabbitLauncher) probe(ctx context.Context, dir string, s state) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
 	if err := dialOnce(ctx, s.addr("amqp")); err != nil {
 		return err
 	}
-	conn, err := dialAMQP(s.amqpURL(s.addr("amqp"), "/"))
-	if err != nil {
-		return err
+	answer, err := l.evaluate(ctx, dir, s, readyExpression)
+	if err == nil && answer != "true" {
+		err = fmt.Errorf("not ready: %s", answer)
 	}
-	return conn.Close()
+	return err
+}
+
+// readyExpression is true once the node has booted and its quorum queues, after a restart, have their leaders again. Listeners
+// open before that, and a message that is published to a queue without a leader is neither confirmed nor refused.
+const readyExpression = `rabbit:is_running() andalso lists:all(fun(Q) ->
+  amqqueue:get_type(Q) =/= rabbit_quorum_queue orelse
+    element(1, ra:leader_query(amqqueue:get_pid(Q), fun(_) -> ok end)) =:= ok
+end, rabbit_amqqueue:list())`
+
+// flush writes the disk tables in which the node keeps which quorum queues it has.
+func (l rabbitLauncher) flush(ctx context.Context, dir string, s state) error {
+	_, err := l.evaluate(ctx, dir, s, "[ok = dets:sync(T) || T <- dets:all()]")
+	return err
 }
 
 // amqpURL is the URL of one of the node's virtual hosts.
@@ -168,7 +183,7 @@ func dialAMQP(url string) (*amqp.Connection, error) {
 func (l rabbitLauncher) evaluate(ctx context.Context, dir string, s state, expression string) (string, error) {
 	var cmd *exec.Cmd
 	if call, err := exec.LookPath("erl_call"); err == nil {
-		cmd = exec.CommandContext(ctx, call, "-r", "-e", "-address", s.addr("dist"))
+		cmd = exec.CommandContext(ctx, call, "-h", "call"+randomHex(6), "-e", "-address", s.addr("dist")) // its own random names repeat
 		cmd.Stdin = strings.NewReader(expression + ".\n")
 	} else {
 		cmd = exec.CommandContext(ctx, l.ctl, "--silent", "--node", s.Node, "eval", expression+".")

@@ -59,6 +59,7 @@ func (b *KafkaBroker) ProduceWith(t testing.TB, topic string, o ProduceOptions, 
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ProducerBatchCompression(codec),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
+		kgo.ProducerBatchMaxBytes(batchLimit(records)),
 	}
 	if o.Transaction != NoTransaction {
 		opts = append(opts, kgo.TransactionalID(freshName(t.Name())))
@@ -95,6 +96,19 @@ func (o ProduceOptions) produce(ctx context.Context, client *kgo.Client, records
 		return err
 	}
 	return client.EndTransaction(ctx, kgo.TransactionEndTry(o.Transaction == Commit))
+}
+
+// batchLimit is Kafka's own default for a batch, or what the largest record takes.
+func batchLimit(records []Record) int32 {
+	limit := 1_000_012
+	for _, record := range records {
+		size := 1000 + len(record.Key) + len(record.Value)
+		for _, header := range record.Headers {
+			size += 20 + len(header.Key) + len(header.Value)
+		}
+		limit = max(limit, size)
+	}
+	return int32(limit)
 }
 
 // convertRecords makes the client's records of ours.

@@ -1,0 +1,86 @@
+package brokers_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gobroadway/gobroadway/brokers"
+)
+
+func TestAnExclusiveKafkaIsKilledRestartedAndCut(t *testing.T) {
+	kafka := brokers.Exclusive(t).Kafka("message.max.bytes=2000000")
+	if shared := brokers.Kafka(t); shared.Addr() == kafka.Addr() {
+		t.Fatal("the exclusive broker is shared")
+	}
+	topic := kafka.Topic(t, 1)
+	kafka.Produce(t, topic, brokers.Record{Value: make([]byte, 1_500_000)}) // over the default maximum
+	ping := func(ctx context.Context, client *kgo.Client) error { return client.Ping(ctx) }
+	fails := func() bool { return ask(t, kafka.Addrs(), ping, kgo.RequestRetries(0)) != nil }
+
+	kafka.Kill(t)
+	if !fails() {
+		t.Error("a killed broker answers")
+	}
+	kafka.Start(t)
+	kafka.Produce(t, topic, brokers.Record{Value: []byte("after the kill")})
+	kafka.Restart(t)
+	if ends := kafka.EndOffsets(t, topic); !slices.Equal(ends, []int64{2}) {
+		t.Errorf("after a kill and a restart the topic ends at %v", ends)
+	}
+
+	err := ask(t, kafka.Addrs(), func(ctx context.Context, client *kgo.Client) error {
+		if err := client.Ping(ctx); err != nil {
+			return err
+		}
+		kafka.Cut()
+		if client.Ping(ctx) == nil {
+			t.Error("an open connection survives the cut")
+		}
+		return nil
+	}, kgo.RequestRetries(0))
+	if err != nil {
+		t.Error(err)
+	}
+	if !fails() {
+		t.Error("a new connection passes the cut")
+	}
+	kafka.Heal()
+	if ends := kafka.EndOffsets(t, topic); !slices.Equal(ends, []int64{2}) {
+		t.Errorf("after the cut the topic ends at %v", ends)
+	}
+}
+
+func TestAnExclusiveRabbitMQIsKilledRestartedAndCut(t *testing.T) {
+	rabbit := brokers.Exclusive(t).RabbitMQ("consumer_timeout = 60000")
+	queue := rabbit.Queue(t, brokers.Quorum())
+	rabbit.Publish(t, queue, []byte("a"))
+
+	rabbit.Kill(t)
+	if _, err := amqp.Dial(rabbit.URL()); err == nil {
+		t.Error("a killed broker answers")
+	}
+	rabbit.Start(t)
+	rabbit.Publish(t, queue, []byte("b"))
+	rabbit.Restart(t)
+	if ready, _ := rabbit.Depth(t, queue); ready != 2 {
+		t.Errorf("%d messages after a kill and a restart", ready)
+	}
+
+	conn, _ := connect(t, rabbit.URL())
+	closed := conn.NotifyClose(make(chan *amqp.Error, 1))
+	rabbit.Cut()
+	if reason := <-closed; reason == nil {
+		t.Error("closed in good order by a cut")
+	}
+	if _, err := amqp.Dial(rabbit.URL()); err == nil {
+		t.Error("a new connection passes the cut")
+	}
+	rabbit.Heal()
+	if ready := rabbit.Ready(t, queue); ready != 2 {
+		t.Errorf("%d messages after the cut", ready)
+	}
+}
