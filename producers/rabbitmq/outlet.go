@@ -273,26 +273,34 @@ func (o *outlet) finish(j *job) bool {
 	return true
 }
 
-// publish hands j over and waits for all of it, until ctx ends.
-func (o *outlet) publish(ctx context.Context, j *job) {
+// publish hands j over and waits for all of it, until ctx ends. It returns false
+// when the connection was lost before it could.
+func (o *outlet) publish(ctx context.Context, j *job) bool {
 	select {
 	case o.jobs <- j:
 	case <-o.over:
-		j.err = fmt.Errorf("%w: the connection was lost before", ErrUnconfirmed)
-		return
+		return false
 	case <-ctx.Done():
 		j.err = o.late(ctx)
-		return
+		return true
 	}
 	select {
 	case <-j.written:
+		o.conclude(ctx, j)
+		return true
 	case <-ctx.Done():
-		if j.turn.CompareAndSwap(turnWriter, turnNobody) {
-			j.err = o.late(ctx)
-			return
-		}
-		<-j.written
 	}
+	if j.turn.CompareAndSwap(turnWriter, turnNobody) {
+		j.err = o.late(ctx)
+		return true
+	}
+	<-j.written
+	o.conclude(ctx, j)
+	return true
+}
+
+// conclude waits for the broker's answers to j, which is written.
+func (o *outlet) conclude(ctx context.Context, j *job) {
 	for i := range j.items {
 		o.confirm(ctx, &j.items[i])
 	}

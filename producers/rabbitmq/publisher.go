@@ -132,7 +132,6 @@ type Publisher struct {
 	mu      sync.Mutex // protects following fields
 	outlet  *outlet    // nil while there is no connection
 	err     error      // why there is none
-	ending  error      // what Close returns
 	stop    context.CancelFunc
 	closed  bool
 	changed chan struct{} // closed, and replaced, when outlet changes
@@ -182,12 +181,15 @@ func (p *Publisher) Send(ctx context.Context, messages ...Publishing) error {
 		fmt.Errorf("%w within %v", ErrUnconfirmed, p.cfg.ConfirmTimeout))
 	defer cancel()
 	j, left := p.job(ctx, messages)
-	if left > 0 {
-		out, err := p.connection(ctx)
-		if err != nil {
+	if left == 0 {
+		return j.result()
+	}
+	var out *outlet
+	for sent := false; !sent; sent = out.publish(ctx, j) {
+		var err error
+		if out, err = p.connection(ctx, out); err != nil {
 			return err
 		}
-		out.publish(ctx, j)
 	}
 	return j.result()
 }
@@ -212,13 +214,13 @@ func (p *Publisher) enter(ctx context.Context) error {
 	return nil
 }
 
-// connection waits for one.
-func (p *Publisher) connection(ctx context.Context) (*outlet, error) {
+// connection waits for one other than lost.
+func (p *Publisher) connection(ctx context.Context, lost *outlet) (*outlet, error) {
 	for {
 		p.mu.Lock()
 		out, err, changed := p.outlet, p.err, p.changed
 		p.mu.Unlock()
-		if out != nil {
+		if out != nil && out != lost {
 			return out, nil
 		}
 		select {
@@ -248,7 +250,8 @@ func (p *Publisher) Health() error {
 }
 
 // Close waits for calls that run, each of which has a time limit, and closes the
-// connection.
+// connection. Nothing depends on how that goes: it is logged, and Close returns
+// nil.
 func (p *Publisher) Close() error {
 	p.mu.Lock()
 	p.closed = true
@@ -259,9 +262,7 @@ func (p *Publisher) Close() error {
 		stop()
 	}
 	p.running.Wait()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.ending
+	return nil
 }
 
 // supervise keeps the Publisher connected, one connection after the other.
@@ -269,27 +270,24 @@ func (p *Publisher) supervise(ctx context.Context) {
 	for attempt := 0; sleep(ctx, p.cfg.Backoff, attempt, nil); attempt++ {
 		out, err := p.open(ctx)
 		if err == nil {
-			p.use(ctx, out, nil)
+			p.use(out, nil)
 			err = out.serve(ctx)
 			if out.useful.Load() {
 				attempt = -1
 			}
 		}
-		p.use(ctx, nil, err)
-		if ctx.Err() == nil {
+		p.use(nil, err)
+		if err != nil {
 			p.cfg.Logger.Warn("rabbitmq: not publishing", "broker", p.server.String(), "error", err)
 		}
 	}
 }
 
 // use makes out the connection that is used; nil is none, because of err.
-func (p *Publisher) use(ctx context.Context, out *outlet, err error) {
+func (p *Publisher) use(out *outlet, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.outlet, p.err = out, err
-	if ctx.Err() != nil {
-		p.ending = err
-	}
 	close(p.changed)
 	p.changed = make(chan struct{})
 }

@@ -24,6 +24,7 @@ type wire struct {
 
 	mu     sync.Mutex
 	sent   []string
+	inward []*gate // to the clients
 	socks  []net.Conn
 	muted  chan struct{} // while not nil, nothing is forwarded until it is closed
 	dialed int
@@ -76,43 +77,48 @@ func (w *wire) accept() {
 		if closed {
 			w.cut()
 		}
+		inward := &gate{w: w, to: client}
+		w.mu.Lock()
+		w.inward = append(w.inward, inward)
+		w.mu.Unlock()
 		w.running.Go(func() {
 			defer server.Close()
-			w.listen(client, server)
+			hello := make([]byte, 8)
+			out := &gate{w: w, to: server}
+			if _, err := io.ReadFull(client, hello); err == nil && out.write(hello) == nil {
+				w.frames(client, out, w.note)
+			}
 		})
 		w.running.Go(func() {
 			defer client.Close()
-			_, _ = io.Copy(gate{w, client}, server)
+			w.frames(server, inward, func([]byte) {})
 		})
 	}
 }
 
-// gate forwards unless the wire is muted.
+// gate forwards frames unless the wire is muted.
 type gate struct {
 	w  *wire
+	mu sync.Mutex
 	to io.Writer
 }
 
-func (g gate) Write(b []byte) (int, error) {
+func (g *gate) write(frame []byte) error {
 	g.w.mu.Lock()
 	muted := g.w.muted
 	g.w.mu.Unlock()
 	if muted != nil {
 		<-muted
 	}
-	return g.to.Write(b)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	_, err := g.to.Write(frame)
+	return err
 }
 
-// listen forwards the client's frames, and notes its methods.
-func (w *wire) listen(client io.Reader, server io.Writer) {
-	in, out := bufio.NewReader(client), gate{w, server}
-	header := make([]byte, 8)
-	if _, err := io.ReadFull(in, header); err != nil {
-		return
-	}
-	if _, err := out.Write(header); err != nil {
-		return
-	}
+// frames forwards frames, and shows those that are methods to note.
+func (w *wire) frames(from io.Reader, to *gate, note func(body []byte)) {
+	in := bufio.NewReader(from)
 	for {
 		head := make([]byte, 7)
 		if _, err := io.ReadFull(in, head); err != nil {
@@ -124,11 +130,25 @@ func (w *wire) listen(client io.Reader, server io.Writer) {
 		}
 		const method = 1
 		if head[0] == method {
-			w.note(body)
+			note(body)
 		}
-		if _, err := out.Write(append(head, body...)); err != nil {
+		if to.write(append(head, body...)) != nil {
 			return
 		}
+	}
+}
+
+// tell sends a method of the connection to the clients, as if the broker had.
+func (w *wire) tell(class, method uint16, args ...byte) {
+	body := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, class), method)
+	body = append(body, args...)
+	frame := binary.BigEndian.AppendUint32([]byte{1, 0, 0}, uint32(len(body)))
+	frame = append(append(frame, body...), 0xCE)
+	w.mu.Lock()
+	clients := slices.Clone(w.inward)
+	w.mu.Unlock()
+	for _, c := range clients {
+		_ = c.write(frame) // some are gone
 	}
 }
 
