@@ -22,7 +22,7 @@ type Publication struct {
 	At      time.Time
 	// Latency is the time from the first attempt to the outcome, waits included.
 	Latency time.Duration
-	// Attempts counts calls of the platform, at least 1.
+	// Attempts counts calls of the platform: 0 if the post could not be rendered.
 	Attempts int
 	// RemoteID is what the platform calls the publishing; empty if given up.
 	RemoteID string

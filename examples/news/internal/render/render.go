@@ -76,8 +76,17 @@ func New() (*Renderer, error) {
 }
 
 // Render makes every format of p. An error means that the post cannot be
-// rendered, now or ever.
-func (r *Renderer) Render(p post.Post) (*Article, error) {
+// rendered, now or ever; a library that panics on what a stranger wrote is one.
+func (r *Renderer) Render(p post.Post) (a *Article, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			a, err = nil, fmt.Errorf("render: post %s: panic: %v", p.ID, v)
+		}
+	}()
+	return r.render(p)
+}
+
+func (r *Renderer) render(p post.Post) (*Article, error) {
 	body, err := r.clean.fragment(p.HTML)
 	if err != nil {
 		return nil, fmt.Errorf("render: post %s: %w", p.ID, err)
