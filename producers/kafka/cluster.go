@@ -83,6 +83,9 @@ func (w *wire) describe(ctx context.Context, topics []string) (map[string]topicS
 	if !ok {
 		return nil, unexpected(response)
 	}
+	for _, b := range answer.Brokers {
+		w.learn(b.NodeID, b.Host, b.Port)
+	}
 	states := make(map[string]topicState, len(topics))
 	for _, t := range answer.Topics {
 		if t.Topic != nil {
@@ -147,6 +150,7 @@ func (c *cluster) find() (int32, error) {
 	if answer.ErrorCode != 0 {
 		return 0, fmt.Errorf("kafka: finding the coordinator of group %s: %w", c.group, codeError(answer.ErrorCode))
 	}
+	c.wire.learn(answer.NodeID, answer.Host, answer.Port)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.coordinator = answer.NodeID

@@ -9,6 +9,9 @@ import (
 	"io"
 	"net"
 	"runtime/debug"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -33,17 +36,22 @@ const (
 type versionRange struct{ min, max int16 }
 
 // exchange is one request and its answer, as a message of kafka-go's transport:
-// that gives connections (pooled, authenticated, encrypted) and routing; bytes
-// are written and read here, with kmsg as the codec. It holds nothing of the
-// answer, as the transport may outlive the call.
+// that gives connections, pooled, authenticated and encrypted; bytes are written
+// and read here, with kmsg as the codec. It holds nothing of the answer, as the
+// transport may outlive the call.
+//
+// Routing is ours, too: the transport has a pool for each address, and is never
+// told to find a leader. It knows the cluster from metadata of its own, which it
+// may have missed while brokers were away, and which lags behind ours.
 type exchange struct {
 	request  kmsg.Request
-	node     int32
 	clientID string
 	// most is the highest version that our code understands.
 	most int16
 	// maxFrame bounds the answer, in bytes.
 	maxFrame int
+	// reached says that a connection stood, ready for the request.
+	reached atomic.Bool
 }
 
 // reply carries an answer through kafka-go.
@@ -58,12 +66,6 @@ func (e *exchange) ApiKey() protocol.ApiKey { return protocol.ApiKey(e.request.K
 // Required says that the exchange reads and writes by itself.
 func (e *exchange) Required(map[protocol.ApiKey]int16) bool { return true }
 
-// Broker says where to send the request to. kafka-go fails when it does not
-// know the node yet, which the next refresh of its own metadata mends.
-func (e *exchange) Broker(protocol.Cluster) (protocol.Broker, error) {
-	return protocol.Broker{ID: e.node}, nil
-}
-
 // RawExchange writes the request and reads the answer. After an error kafka-go
 // closes the connection.
 func (e *exchange) RawExchange(rw io.ReadWriter) (m protocol.Message, err error) {
@@ -72,6 +74,7 @@ func (e *exchange) RawExchange(rw io.ReadWriter) (m protocol.Message, err error)
 			err = fmt.Errorf("kafka: reading an answer panicked: %v\n%s", r, debug.Stack())
 		}
 	}()
+	e.reached.Store(true)
 	wrapped, ok := rw.(interface{ LocalAddr() net.Addr })
 	if !ok {
 		return nil, errors.New("kafka: the transport hands out no connection")
@@ -220,8 +223,14 @@ func skipTags(b []byte) ([]byte, error) {
 type wire struct {
 	network   *network
 	transport *kafkago.Transport
-	addr      net.Addr
+	seeds     net.Addr
 	clientID  string
+	// hint says what a broker may mean that closes a connection before the
+	// first request: it gives no reason.
+	hint string
+
+	mu    sync.Mutex // protects following field
+	nodes map[int32]net.Addr
 }
 
 // endpoint is what a wire needs to know of a Config or a PublisherConfig.
@@ -235,20 +244,27 @@ type endpoint struct {
 
 func newWire(e endpoint) *wire {
 	n := newNetwork(e.progress)
+	hint := "closed by the broker before the first request (does it want TLS or SASL?)"
+	if e.sasl != nil {
+		hint = fmt.Sprintf("closed by the broker while authenticating by SASL %s (wrong credentials?)", e.sasl.Mechanism)
+	}
 	return &wire{
+		hint:    hint,
 		network: n,
 		transport: &kafkago.Transport{
 			Dial:        n.dial,
 			DialTimeout: dialTimeout,
-			// The transport needs to know the brokers only. Nil would mean all
-			// topics of the cluster.
+			// What the transport asks for on its own account is of no use here. It
+			// asks at least once; nil would mean all topics of the cluster.
 			MetadataTopics: []string{},
+			MetadataTTL:    24 * time.Hour,
 			ClientID:       e.clientID,
 			TLS:            e.tls,
 			SASL:           saslMechanism(e.sasl),
 		},
-		addr:     kafkago.TCP(e.brokers...),
+		seeds:    kafkago.TCP(e.brokers...),
 		clientID: e.clientID,
+		nodes:    map[int32]net.Addr{},
 	}
 }
 
@@ -262,26 +278,54 @@ func (w *wire) ask(node int32, request kmsg.Request, most int16, maxFrame int) (
 // them, and its answer is dropped. A connection that turns out to be gone is
 // replaced once.
 func (w *wire) try(ctx context.Context, node int32, request kmsg.Request, most int16, maxFrame int) (kmsg.Response, error) {
-	var err error
-	for range 2 {
-		e := &exchange{request: request, node: node, clientID: w.clientID, most: most, maxFrame: maxFrame}
-		var m protocol.Message
-		if m, err = w.transport.RoundTrip(ctx, w.addr, e); err == nil {
-			r, ok := m.(*reply)
-			if !ok {
-				return nil, fmt.Errorf("kafka: the transport answered %T", m)
-			}
-			return r.response, nil
+	where, addr := "any broker", w.seeds
+	if node != anyBroker {
+		where, addr = fmt.Sprintf("broker %d", node), w.addr(node)
+	}
+	err := errUnknownBroker
+	for attempt := 1; addr != nil && attempt <= 2; attempt++ {
+		e := &exchange{request: request, clientID: w.clientID, most: most, maxFrame: maxFrame}
+		var response kmsg.Response
+		if response, err = w.send(ctx, addr, e); err == nil {
+			return response, nil
 		}
 		if !isGone(err) || w.network.isDown() {
 			break
 		}
-	}
-	where := "any broker"
-	if node != anyBroker {
-		where = fmt.Sprintf("broker %d", node)
+		if !e.reached.Load() {
+			err = fmt.Errorf("%s: %w", w.hint, err)
+			break
+		}
 	}
 	return nil, fmt.Errorf("kafka: %s to %s: %w", kmsg.NameForKey(request.Key()), where, err)
+}
+
+var errUnknownBroker = errors.New("its address is not known")
+
+func (w *wire) send(ctx context.Context, addr net.Addr, e *exchange) (kmsg.Response, error) {
+	m, err := w.transport.RoundTrip(ctx, addr, e)
+	if err != nil {
+		return nil, err
+	}
+	r, ok := m.(*reply)
+	if !ok {
+		return nil, fmt.Errorf("the transport answered %T", m)
+	}
+	return r.response, nil
+}
+
+// learn keeps where a broker is.
+func (w *wire) learn(node int32, host string, port int32) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.nodes[node] = kafkago.TCP(net.JoinHostPort(host, strconv.Itoa(int(port))))
+}
+
+// addr is where a broker is, nil when nobody has told.
+func (w *wire) addr(node int32) net.Addr {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.nodes[node]
 }
 
 // isGone says whether err is how a connection fails that the broker has closed

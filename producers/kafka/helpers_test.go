@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"strings"
 	"sync"
 	"testing"
@@ -200,3 +201,14 @@ func unhealthy(p *kafka.Producer, want string) func() error {
 }
 
 var errBad = errors.New("bad")
+
+// unusedAddr is an address on loopback where nobody listens.
+func unusedAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}

@@ -46,6 +46,7 @@ type Producer struct {
 	mu        sync.Mutex // protects following fields
 	session   *session
 	counts    map[string]int // partitions of each topic, as told last
+	tried     bool
 	started   bool
 	draining  bool
 	closed    bool
@@ -99,8 +100,8 @@ func (p *Producer) salt(name topicPartition) uint64 { return maphash.Comparable(
 func (p *Producer) Connect(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, p.wire.network.cut)
 	defer stop()
-	if p.cfg.SASL != nil && p.cfg.TLS == nil {
-		p.cfg.Logger.Warn("kafka: credentials are sent without TLS", "mechanism", string(p.cfg.SASL.Mechanism))
+	if p.cfg.SASL != nil && p.cfg.TLS == nil && p.firstTime() {
+		p.cfg.Logger.Warn("kafka: authenticating without TLS", "mechanism", string(p.cfg.SASL.Mechanism))
 	}
 	states, err := p.cluster.describe()
 	p.described(err)
@@ -124,6 +125,15 @@ func (p *Producer) Connect(ctx context.Context) error {
 		p.loops.Go(p.runGroup)
 	}
 	return nil
+}
+
+// firstTime says whether Connect is called for the first time.
+func (p *Producer) firstTime() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	first := !p.tried
+	p.tried = true
+	return first
 }
 
 // runGroup is the member's life: one session after the other, until Close. All
