@@ -150,6 +150,18 @@ func TestBlockedEmitEndsWithTheStage(t *testing.T) {
 	}
 }
 
+func TestEmitIsRefusedAfterClose(t *testing.T) {
+	p := producer(t, nil)
+	emit(t, p, 1)
+	p.Close()
+	if n, err := p.Emit(t.Context(), []int{2}); n != 0 || !errors.Is(err, stage.ErrEnded) {
+		t.Fatalf("Emit = %d, %v; want 0 and ErrEnded", n, err)
+	}
+	if n := p.Buffered(); n != 1 {
+		t.Fatalf("%d buffered, want 1", n)
+	}
+}
+
 // S-024: when Emit returned, its events are with the consumer, before anything
 // that the same goroutine does next.
 func TestEmittedEventsAreHandedOverWhenEmitReturns(t *testing.T) {

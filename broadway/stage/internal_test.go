@@ -230,3 +230,73 @@ func TestAsksStayBoundedWhileFetchBlocks(t *testing.T) {
 		}
 	})
 }
+
+// A notification that comes before the sleep is kept, and several count as one.
+func TestParkerKeepsOneNotification(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newParker()
+		p.unpark()
+		p.unpark()
+		p.park() // blocks the bubble for ever if it was not kept
+		woken := false
+		go func() {
+			p.park()
+			woken = true
+		}()
+		synctest.Wait()
+		if woken {
+			t.Fatal("two notifications before one sleep counted twice")
+		}
+		p.unpark()
+		synctest.Wait()
+		if !woken {
+			t.Fatal("it sleeps on")
+		}
+	})
+}
+
+// The rest of an ask that came back short is asked for before later asks.
+func TestRestOfAnAskComesFirst(t *testing.T) {
+	b := newBench(t, ByDemand[int](), 100)
+	one, two := b.join(terms[int]{}), b.join(terms[int]{})
+	b.out.ask(one, 10)
+	b.out.ask(two, 8)
+	if _, n := b.out.next(); n != 10 {
+		t.Fatalf("asked for %d, want 10", n)
+	}
+	if err := b.out.answer(nil, []int{1, 2, 3, 4}); err != nil {
+		t.Fatal(err)
+	}
+	b.upstream(6, 8)
+}
+
+// gone is a dispatcher during whose subscribe the consumer stops.
+type gone struct {
+	byDemand[int]
+	in *inlet[int]
+}
+
+func (g *gone) subscribe(l *link[int]) error {
+	g.in.shut()
+	return g.byDemand.subscribe(l)
+}
+
+// A consumer that stops while it is being subscribed leaves no link behind, to which
+// events would be handed for nobody.
+func TestSubscribeAndStopAtOnceLeaveNoLink(t *testing.T) {
+	p, err := NewProducer[int]("p", nil, Options[int]{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := NewConsumer("c", func(context.Context, []int) error { return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.out.disp = &gone{byDemand: byDemand[int]{queue: queue[int]{bound: 10}}, in: &c.in}
+	if _, err := Subscribe(c, p, Demand(10)); !errors.Is(err, ErrEnded) {
+		t.Fatalf("Subscribe returned %v, want ErrEnded", err)
+	}
+	if n, _ := p.out.crowd(); n != 0 {
+		t.Fatalf("%d links are left", n)
+	}
+}

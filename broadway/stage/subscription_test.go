@@ -73,6 +73,25 @@ func TestConsumerSurvivesItsSubscriptions(t *testing.T) {
 	})
 }
 
+// Stages without a subscription end with the last producer: they have nothing to
+// wait for.
+func TestStagesWithoutASubscriptionEndWithTheProducers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, s, c := producer(t, nil), middle(t, (&recorder{}).double), consumer(t, (&recorder{}).consume)
+		r := start(t, p, s, c)
+		l := subscribe(t, c, p, 10, 5)
+		l.Cancel()
+		<-l.Done()
+		if r.ended() {
+			t.Fatal("Run returned before the producer ended")
+		}
+		p.Close()
+		if err := r.wait(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
 // S-025, normal: the subscription ends with its producer, others go on, and the
 // consumer ends with the last producer.
 func TestConsumerSurvivesOneOfItsProducers(t *testing.T) {
