@@ -26,7 +26,7 @@ type Producer interface {
 	// blocks until there is one or ctx ends; or it returns an error and no
 	// message. It never returns more. It is called by one goroutine at a time.
 	//
-	// Messages of one AckRef stand together and in their order; each was
+	// The slice belongs to the pipeline. Messages of one AckRef stand together and in their order; each was
 	// claimed with [AckRef.Take].
 	//
 	// A next message that does not fit into d.Bytes is kept, and Fetch returns
@@ -107,7 +107,10 @@ type Drainer interface {
 // Pauser is an optional interface of a Producer that must do more than not be
 // asked while the pipeline is paused.
 type Pauser interface {
+	// Pause stops the inflow, and hands back what was delivered to the client but
+	// never returned by Fetch. No Fetch runs until Resume.
 	Pause(ctx context.Context) error
+	// Resume undoes Pause.
 	Resume(ctx context.Context) error
 }
 
