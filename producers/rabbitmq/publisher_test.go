@@ -286,7 +286,7 @@ func TestPublishWaitsWhileTheBrokerBlocks(t *testing.T) {
 		t.Fatal(err)
 	}
 	const connection, blocked, unblocked = 10, 60, 61
-	w.tell(connection, blocked, append([]byte{9}, "low on me"...)...)
+	w.tell(0, connection, blocked, append([]byte{9}, "low on me"...)...)
 	if !poll(func() bool { return p.Health() != nil }) || !strings.Contains(p.Health().Error(), "low on me") {
 		t.Fatalf("health: %v", p.Health())
 	}
@@ -300,7 +300,7 @@ func TestPublishWaitsWhileTheBrokerBlocks(t *testing.T) {
 	}
 	done := make(chan error, 1)
 	go func() { done <- p.Publish(within(t), broadway.Record{}) }()
-	w.tell(connection, unblocked)
+	w.tell(0, connection, unblocked)
 	if err := <-done; err != nil {
 		t.Error(err)
 	}

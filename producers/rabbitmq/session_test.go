@@ -2,7 +2,9 @@ package rabbitmq_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
+	"log/slog"
 	"net"
 	"net/url"
 	"slices"
@@ -145,6 +147,35 @@ func TestConsumerCanceledByTheBroker(t *testing.T) {
 	}
 	if n := consumers(ch, cfg.Queue); n != 1 {
 		t.Errorf("%d consumers", n)
+	}
+}
+
+// R-039, A13: the broker closes the channel over a settle. What was sent last is
+// in the log, the connection goes with the channel, and a new session begins.
+func TestChannelClosedOverASettle(t *testing.T) {
+	broker := brokers.RabbitMQ(t)
+	queue := broker.Queue(t)
+	broker.Publish(t, queue, payloads(5)...)
+	w := newWire(t, broker.URL())
+	var log logBuffer
+	p := connect(t, rabbitmq.Config{URL: w.url, Queue: queue, Logger: slog.New(slog.NewTextHandler(&log, nil))}, 10)
+	m := fetch(t, p, 5)
+	ack(t, m[0], m[1])
+	ack(t, m[3])
+	w.wantSettles("ack <=2", "ack 4")
+	const channel, closed, preconditionFailed = 20, 40, 406
+	args := append(binary.BigEndian.AppendUint16(nil, preconditionFailed), 9)
+	args = append(args, "by the by"...)
+	w.tell(1, channel, closed, append(args, 0, 60, 0, 80)...)
+	again := fetch(t, p, 2)
+	if got := texts(again); !slices.Equal(got, []string{"message 00002", "message 00004"}) {
+		t.Errorf("delivered again: %q", got)
+	}
+	if text := log.String(); !strings.Contains(text, "acked <=2") || !strings.Contains(text, "acked 4") || !strings.Contains(text, "oldest_unsettled_tag=3") {
+		t.Errorf("logged:\n%s", text)
+	}
+	if w.connections() != 2 {
+		t.Errorf("%d connections", w.connections())
 	}
 }
 

@@ -138,11 +138,12 @@ func (w *wire) frames(from io.Reader, to *gate, note func(body []byte)) {
 	}
 }
 
-// tell sends a method of the connection to the clients, as if the broker had.
-func (w *wire) tell(class, method uint16, args ...byte) {
+// tell sends a method to the clients, as if the broker had. Channel 0 is the
+// connection.
+func (w *wire) tell(channel byte, class, method uint16, args ...byte) {
 	body := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, class), method)
 	body = append(body, args...)
-	frame := binary.BigEndian.AppendUint32([]byte{1, 0, 0}, uint32(len(body)))
+	frame := binary.BigEndian.AppendUint32([]byte{1, 0, channel}, uint32(len(body)))
 	frame = append(append(frame, body...), 0xCE)
 	w.mu.Lock()
 	clients := slices.Clone(w.inward)
