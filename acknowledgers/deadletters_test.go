@@ -252,7 +252,7 @@ func startFailing(t *testing.T, queue *memory.Queue, letters broadway.DeadLetter
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	over := make(chan error, 1)
 	go func() { over <- p.Run(ctx) }()
 	return func() error {

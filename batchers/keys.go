@@ -1,7 +1,6 @@
 package batchers
 
 import (
-	"hash/fnv"
 	"strconv"
 
 	"github.com/gobroadway/gobroadway/broadway"
@@ -37,8 +36,10 @@ func Hashed(n int, key func(*broadway.Message) string) func(*broadway.Message) s
 		names[i] = strconv.Itoa(i)
 	}
 	return func(m *broadway.Message) string {
-		h := fnv.New64a()
-		h.Write([]byte(key(m)))
-		return names[h.Sum64()%uint64(len(names))]
+		h := uint64(14695981039346656037)
+		for _, b := range []byte(key(m)) {
+			h = (h ^ uint64(b)) * 1099511628211
+		}
+		return names[h%uint64(len(names))]
 	}
 }

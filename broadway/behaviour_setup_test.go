@@ -76,7 +76,7 @@ func startPipe(t *testing.T, cfg broadway.Config) *pipe {
 	if p.pipeline, err = broadway.New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	p.stopping = cancel
 	go func() { p.over <- p.pipeline.Run(ctx) }()
 	return p

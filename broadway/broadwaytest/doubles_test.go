@@ -23,7 +23,7 @@ func start(t *testing.T, cfg broadway.Config) (stop func() error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(t.Context())
 	over := make(chan error, 1)
 	go func() { over <- p.Run(ctx) }()
 	return func() error {

@@ -41,7 +41,6 @@ type Producer struct {
 
 	mu      sync.Mutex // protects following fields
 	ref     *broadway.AckRef
-	limit   int
 	items   []Item
 	seq     int64
 	ended   bool
