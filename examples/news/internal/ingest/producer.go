@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/gobroadway/gobroadway/broadway"
 )
@@ -26,12 +27,18 @@ type Producer struct {
 
 	ref  *broadway.AckRef
 	seq  int64
-	kept []item // read and encoded, but too large for the demand it met
+	kept []item // read, and not handed out: waiting for the next demand
+
+	mu        sync.Mutex // protects following fields
+	back      []item     // handed out and given back
+	interrupt func()     // ends the read that runs now; nil without one
 }
 
+// item is a post on its way out. again says that it was out before.
 type item struct {
 	id      string
 	payload []byte
+	again   bool
 }
 
 // ProducerOption changes a Producer.
@@ -60,10 +67,15 @@ func (p *Producer) Describe(broadway.Limits) broadway.Traits {
 	return broadway.Traits{Kind: "mastodon", Name: "posts"}
 }
 
-// Fetch asks the posts API for at most what the demand, and the window, allow.
+// Fetch hands out posts that were given back or are at hand; otherwise it asks
+// the posts API, for at most what the demand and the window allow.
 func (p *Producer) Fetch(ctx context.Context, d broadway.Demand) ([]*broadway.Message, error) {
-	if len(p.kept) == 0 {
-		if err := p.read(ctx, d.Messages); err != nil {
+	for {
+		p.takeBack()
+		if len(p.kept) > 0 {
+			break
+		}
+		if err := p.read(ctx, d.Messages); err != nil && !errors.Is(err, errBack) {
 			return nil, err
 		}
 	}
@@ -89,14 +101,27 @@ func (p *Producer) hand(n int) []*broadway.Message {
 		p.seq++
 		messages[i] = broadway.NewMessage(p.ref, p.seq, next.payload)
 		messages[i].Metadata = &Metadata{post: next.id}
-		p.cursor.Give(next.id)
+		messages[i].Redelivered = next.again
+		if !next.again {
+			p.cursor.Give(next.id)
+		}
 	}
 	p.kept = p.kept[n:]
 	return messages
 }
 
+// errBack interrupts a read: posts were given back, and go first. They may be
+// the very ones that fill the window that the read waits for.
+var errBack = errors.New("ingest: posts were given back")
+
 // read keeps 1 to n posts, each with a credit of the window.
 func (p *Producer) read(ctx context.Context, n int) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if !p.setInterrupt(func() { cancel(errBack) }) {
+		return errBack
+	}
+	defer p.setInterrupt(nil)
 	if p.window != nil {
 		granted, err := p.window.Take(ctx, n)
 		if err != nil {
@@ -116,14 +141,43 @@ func (p *Producer) read(ctx context.Context, n int) error {
 		if err != nil {
 			return broadway.Fatal(fmt.Errorf("ingest: post %s: %w", one.ID, err))
 		}
-		p.kept = append(p.kept, item{one.ID, payload})
+		p.kept = append(p.kept, item{id: one.ID, payload: payload})
 	}
 	return nil
+}
+
+// setInterrupt says whether the read may go on.
+func (p *Producer) setInterrupt(f func()) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.interrupt = f
+	return len(p.back) == 0
+}
+
+// takeBack puts what was given back in front of what is kept.
+func (p *Producer) takeBack() {
+	p.mu.Lock()
+	back := p.back
+	p.back = nil
+	p.mu.Unlock()
+	p.kept = append(back, p.kept...)
+}
+
+// giveBack keeps posts for the next Fetch, and wakes one that waits for others.
+func (p *Producer) giveBack(items []item) {
+	p.mu.Lock()
+	p.back = append(p.back, items...)
+	interrupt := p.interrupt
+	p.mu.Unlock()
+	if interrupt != nil {
+		interrupt()
+	}
 }
 
 // Close gives back the credits of posts that never went out. Nothing else is
 // left to end: no call outlives its Fetch.
 func (p *Producer) Close() error {
+	p.takeBack()
 	if p.window != nil {
 		p.window.Return(len(p.kept))
 	}
@@ -151,4 +205,18 @@ func (a acker) Ack(ctx context.Context, _ *broadway.AckRef, ok, failed []*broadw
 		}
 	}
 	return a.p.cursor.Settle(ctx, ids...)
+}
+
+// Release takes posts back that were not processed.
+func (a acker) Release(_ context.Context, _ *broadway.AckRef, messages []*broadway.Message) error {
+	items := make([]item, 0, len(messages))
+	for _, m := range messages {
+		meta, is := m.Metadata.(*Metadata)
+		if !is {
+			return errors.New("ingest: a message of another producer")
+		}
+		items = append(items, item{id: meta.post, payload: m.Payload, again: true})
+	}
+	a.p.giveBack(items)
+	return nil
 }

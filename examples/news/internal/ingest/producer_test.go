@@ -140,3 +140,50 @@ func TestClosingGivesBackTheCreditOfPostsThatNeverWentOut(t *testing.T) {
 		t.Errorf("%d out, %v", window.Out(), err)
 	}
 }
+
+func release(t *testing.T, messages []*broadway.Message) {
+	t.Helper()
+	ref := messages[0].Ref()
+	ref.Untake(len(messages))
+	if err := ref.Acknowledger().(broadway.Releaser).Release(t.Context(), ref, messages); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestWhatIsGivenBackComesAgain(t *testing.T) {
+	p, store, _ := producer(t, 10)
+	var all []*broadway.Message
+	for len(all) < 10 {
+		all = append(all, fetch(t, p, 10, 1<<20)...)
+	}
+	release(t, all[2:4])
+	again := fetch(t, p, 10, 1<<20)
+	if len(again) != 2 || again[0].ID() != all[2].ID() || !again[0].Redelivered || all[0].Redelivered || again[0].Seq() == all[2].Seq() {
+		t.Errorf("%d messages came again", len(again))
+	}
+	ack(t, append(all[:2:2], all[4:]...), nil)
+	if store.pos.Settled != 2 {
+		t.Errorf("%+v", store.pos)
+	}
+	if ack(t, again, nil); store.pos.Settled != 10 {
+		t.Errorf("%+v", store.pos)
+	}
+	if _, err := p.Fetch(t.Context(), broadway.Demand{Messages: 1, Bytes: 1 << 20}); !errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+}
+
+func TestWhatIsGivenBackDoesNotWaitForTheWindowThatItFills(t *testing.T) {
+	window := ingest.NewWindow(5, 0)
+	p, _, _ := producer(t, 50, ingest.WithWindow(window))
+	var all []*broadway.Message
+	for len(all) < 5 {
+		all = append(all, fetch(t, p, 5, 1<<20)...)
+	}
+	got := make(chan int)
+	go func() { got <- len(fetch(t, p, 5, 1<<20)) }() // waits for the window
+	release(t, all)
+	if n := <-got; n != 5 || window.Out() != 5 {
+		t.Errorf("%d messages, %d out", n, window.Out())
+	}
+}

@@ -156,3 +156,23 @@ func TestTheHandlerLeavesThePublicationsInTheMessage(t *testing.T) {
 		t.Error("what is no post was handled")
 	}
 }
+
+func TestGivingUpKeepsWhatIsPublished(t *testing.T) {
+	j := &journal{}
+	good := &platform{name: "good", do: func(context.Context, int, string) (string, error) { return "r", nil }}
+	down := &platform{name: "down", do: func(context.Context, int, string) (string, error) { return "", errFlaky }}
+	patience := hasty
+	patience.Down, patience.Attempts = 2, 100
+	b := publish.New(renderer(t), j, patience, good, down)
+	if _, err := b.Republish(t.Context(), onePost()); !errors.Is(err, publish.ErrDown) {
+		t.Fatal(err)
+	}
+	got, err := b.GiveUp(t.Context(), "42", errFlaky)
+	if err != nil || len(got) != 2 || got[0].Outcome != post.Published || got[1].Outcome != post.GivenUp || got[1].Error != "flaky" {
+		t.Errorf("%+v, %v", got, err)
+	}
+	calls := down.attempts
+	if again, err := b.Republish(t.Context(), onePost()); err != nil || !slices.Equal(got, again) || down.attempts != calls {
+		t.Errorf("what was given up was tried again: %+v, %v", again, err)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/gobroadway/gobroadway/broadway"
 	"github.com/gobroadway/gobroadway/examples/news/internal/post"
@@ -75,6 +76,30 @@ func (b *Republisher) Republish(ctx context.Context, p post.Post) ([]post.Public
 			return nil, err
 		}
 		list = append(list, outcome)
+	}
+	return list, nil
+}
+
+// GiveUp gives a post up on every platform where it has no outcome yet, and
+// returns all of its outcomes.
+func (b *Republisher) GiveUp(ctx context.Context, id string, reason error) ([]post.Publication, error) {
+	known, err := b.journal.Outcomes(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]post.Publication, 0, len(b.lanes))
+	for _, l := range b.lanes {
+		p, done := find(known, l.Name())
+		if !done {
+			p = post.Publication{
+				Post: id, Platform: l.Name(), Format: l.Format(), Key: Key(l.Name(), id),
+				Outcome: post.GivenUp, At: time.Now().UTC(), Error: fmt.Sprint(reason),
+			}
+			if err := b.journal.Remember(ctx, p); err != nil {
+				return nil, err
+			}
+		}
+		list = append(list, p)
 	}
 	return list, nil
 }

@@ -22,7 +22,7 @@ const rowsPerStatement = 500
 
 // Outcomes returns what is already known about a post: its final outcomes.
 func (s *Store) Outcomes(ctx context.Context, id string) ([]post.Publication, error) {
-	list, err := s.query(ctx, `SELECT `+columns+` FROM outcomes WHERE post = $1 ORDER BY platform`, id)
+	list, err := query(ctx, s.db, `SELECT `+columns+` FROM outcomes WHERE post = $1 ORDER BY platform`, id)
 	if err != nil {
 		return nil, fmt.Errorf("store: outcomes of post %s: %w", id, err)
 	}
@@ -37,40 +37,42 @@ func (s *Store) Remember(ctx context.Context, p post.Publication) error {
 	return nil
 }
 
-// Report writes one row for each publication, all or none, and says how many
+// Report writes one row for each publication, all or none, and returns those that
 // were new: a row that is there stays as it is.
-func (s *Store) Report(ctx context.Context, list []post.Publication) (fresh int, err error) {
+func (s *Store) Report(ctx context.Context, list []post.Publication) ([]post.Publication, error) {
 	tx, err := s.db.BeginTx(ctx, nil)
 	if err != nil {
-		return 0, fmt.Errorf("store: report: %w", err)
+		return nil, fmt.Errorf("store: report: %w", err)
 	}
+	var fresh []post.Publication
 	for part := range slices.Chunk(list, rowsPerStatement) {
-		n, err := insert(ctx, tx, "publications", part)
+		some, err := insert(ctx, tx, "publications", part)
 		if err != nil {
-			return 0, errors.Join(fmt.Errorf("store: report: %w", err), tx.Rollback())
+			return nil, errors.Join(fmt.Errorf("store: report: %w", err), tx.Rollback())
 		}
-		fresh += n
+		fresh = append(fresh, some...)
 	}
 	if err := tx.Commit(); err != nil {
-		return 0, fmt.Errorf("store: report: %w", err)
+		return nil, fmt.Errorf("store: report: %w", err)
 	}
 	return fresh, nil
 }
 
 // Publications returns the whole report.
 func (s *Store) Publications(ctx context.Context) ([]post.Publication, error) {
-	list, err := s.query(ctx, `SELECT `+columns+` FROM publications ORDER BY post, platform`)
+	list, err := query(ctx, s.db, `SELECT `+columns+` FROM publications ORDER BY post, platform`)
 	if err != nil {
 		return nil, fmt.Errorf("store: publications: %w", err)
 	}
 	return list, nil
 }
 
-type execer interface {
-	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
 
-func insert(ctx context.Context, db execer, table string, list []post.Publication) (int, error) {
+// insert writes rows and returns those that were not there before.
+func insert(ctx context.Context, db querier, table string, list []post.Publication) ([]post.Publication, error) {
 	var q strings.Builder
 	q.WriteString("INSERT INTO " + table + " (" + columns + ") VALUES ")
 	var args []any
@@ -92,13 +94,8 @@ func insert(ctx context.Context, db execer, table string, list []post.Publicatio
 		q.WriteString(")")
 		args = append(args, row...)
 	}
-	q.WriteString(" ON CONFLICT DO NOTHING")
-	result, err := db.ExecContext(ctx, q.String(), args...)
-	if err != nil {
-		return 0, err
-	}
-	n, err := result.RowsAffected()
-	return int(n), err
+	q.WriteString(" ON CONFLICT DO NOTHING RETURNING " + columns)
+	return query(ctx, db, q.String(), args...)
 }
 
 // clean makes a platform's own words fit for PostgreSQL, which refuses invalid
@@ -107,8 +104,8 @@ func clean(s string) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(s, "\uFFFD"), "\x00", "")
 }
 
-func (s *Store) query(ctx context.Context, query string, args ...any) (list []post.Publication, err error) {
-	rows, err := s.db.QueryContext(ctx, query, args...)
+func query(ctx context.Context, db querier, statement string, args ...any) (list []post.Publication, err error) {
+	rows, err := db.QueryContext(ctx, statement, args...)
 	if err != nil {
 		return nil, err
 	}

@@ -87,14 +87,11 @@ func promises(t *testing.T, fresh func(*testing.T) string) {
 		for i := range 1100 { // more than two statements
 			list = append(list, publication(fmt.Sprint(1000+i), "site"))
 		}
-		if n, err := s.Report(t.Context(), list[:700]); n != 700 || err != nil {
-			t.Fatal(n, err)
-		}
-		if n, err := s.Report(t.Context(), list); n != 400 || err != nil {
-			t.Fatal(n, err)
-		}
-		if n, err := s.Report(t.Context(), nil); n != 0 || err != nil {
-			t.Fatal(n, err)
+		for _, c := range []struct{ in, fresh []post.Publication }{{list[:700], list[:700]}, {list, list[700:]}, {nil, nil}} {
+			fresh, err := s.Report(t.Context(), c.in)
+			if diff := cmp.Diff(c.fresh, fresh); diff != "" || err != nil {
+				t.Fatal(diff, err)
+			}
 		}
 		got, err := s.Publications(t.Context())
 		if diff := cmp.Diff(list, got); diff != "" || err != nil {
