@@ -130,7 +130,12 @@ func TestBlockedEmitEndsWithTheStage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := producer(t, nil, stage.Options[int]{Buffer: 5})
-				r := start(t, p)
+				c := consumer(t, func(ctx context.Context, _ []int) error {
+					<-ctx.Done() // takes 1 event and no more
+					return ctx.Err()
+				})
+				subscribe(t, c, p, 1, 0)
+				r := start(t, p, c)
 				result := make(chan error, 1)
 				go func() {
 					_, err := p.Emit(context.Background(), seq(0, 8))

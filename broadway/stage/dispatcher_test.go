@@ -351,3 +351,29 @@ func TestPartitionReusesTheDemandOfACancelledConsumer(t *testing.T) {
 	b.out.ask(one, 7)
 	b.upstream(2)
 }
+
+// S-012, S-013, for each dispatcher: neither an ask nor an event is handed on while
+// paused, in whatever order they come, and all is at once afterwards.
+func TestPauseHoldsEverything(t *testing.T) {
+	for name, d := range map[string]Dispatcher[int]{
+		"by demand": ByDemand[int](),
+		"broadcast": Broadcast[int](),
+		"partition": Partition(1, even),
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t, d, 100)
+			l := b.join(terms[int]{})
+			b.out.ask(l, 2)
+			b.out.pause(true)
+			b.emit(1, 2, 3)
+			b.out.ask(l, 4)
+			b.got(l)
+			b.held(3)
+			b.upstream()
+			b.out.pause(false)
+			b.got(l, []int{1, 2, 3})
+			b.held(0)
+			b.upstream(3)
+		})
+	}
+}
