@@ -245,9 +245,12 @@ func TestServeCutsHandlersThatOutlastTheGrace(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		listener := &pipes{conns: make(chan net.Conn), end: make(chan struct{})}
 		done := make(chan error, 1)
+		returned := false
 		go func() {
 			done <- metrics.ServeOn(ctx, listener, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 				<-r.Context().Done() // until the connection is cut
+				time.Sleep(time.Second)
+				returned = true
 			}))
 		}()
 		client, server := net.Pipe()
@@ -259,7 +262,8 @@ func TestServeCutsHandlersThatOutlastTheGrace(t *testing.T) {
 		start := time.Now()
 		cancel()
 		require.NoError(t, <-done)
-		require.Equal(t, 5*time.Second, time.Since(start))
+		require.Equal(t, 6*time.Second, time.Since(start))
+		require.True(t, returned, "nothing is left when Serve returns")
 		require.NoError(t, client.Close())
 	})
 }
