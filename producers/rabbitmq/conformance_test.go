@@ -60,6 +60,7 @@ func TestConformance(t *testing.T) {
 	}
 	for _, kind := range kinds {
 		t.Run(kind.name, func(t *testing.T) {
+			t.Parallel()
 			newSource := func(t testing.TB) broadwaytest.Source {
 				broker := brokers.RabbitMQ(t)
 				return &queueSource{t: t, broker: broker, queue: broker.Queue(t, kind.options...), declare: kind.declare}

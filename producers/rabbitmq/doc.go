@@ -32,7 +32,9 @@
 // settled: after a quarter of the prefetch, after 5 ms, or at once when nothing
 // else is unsettled. An acknowledgement is sent, not done: the broker does not
 // confirm it. What a connection takes with it is delivered again, so at most
-// one prefetch window is repeated for each connection that is lost.
+// one prefetch window is repeated for each connection that is lost. (A broker
+// that is killed may repeat more from a classic queue: it keeps acknowledgements
+// in memory for a while. A quorum queue does not.)
 //
 // # Sessions
 //
