@@ -32,7 +32,7 @@ type feedConfig struct {
 	Limits   map[string]int   `yaml:"limits"`
 	Extra    map[string]any   `yaml:"extra"`
 	feedAuth `yaml:",inline"`
-	internal string
+	Fetched  int // no key has it
 }
 
 type feedAuth struct {
