@@ -74,30 +74,29 @@ func TestHeadersKeepTheirTypes(t *testing.T) {
 
 // value draws what AMQP can carry, of the types that come back.
 func value(depth int) *rapid.Generator[any] {
-	any_ := func(g any) any { return g }
 	kinds := []*rapid.Generator[any]{
 		rapid.Just[any](nil),
-		rapid.Map(rapid.Bool(), func(v bool) any { return any_(v) }),
-		rapid.Map(rapid.Int8(), func(v int8) any { return any_(v) }),
-		rapid.Map(rapid.Byte(), func(v byte) any { return any_(v) }),
-		rapid.Map(rapid.Int16(), func(v int16) any { return any_(v) }),
-		rapid.Map(rapid.Uint16(), func(v uint16) any { return any_(v) }),
-		rapid.Map(rapid.Int32(), func(v int32) any { return any_(v) }),
-		rapid.Map(rapid.Uint32(), func(v uint32) any { return any_(v) }),
-		rapid.Map(rapid.Int64(), func(v int64) any { return any_(v) }),
-		rapid.Map(rapid.Float32(), func(v float32) any { return any_(v) }),
-		rapid.Map(rapid.Float64(), func(v float64) any { return any_(v) }),
-		rapid.Map(rapid.String(), func(v string) any { return any_(v) }),
-		rapid.Map(rapid.SliceOfN(rapid.Byte(), 1, 20), func(v []byte) any { return any_(v) }),
-		rapid.Map(rapid.Int64Range(0, 1<<40), func(v int64) any { return any_(time.Unix(v, 0)) }),
+		rapid.Map(rapid.Bool(), func(v bool) any { return v }),
+		rapid.Map(rapid.Int8(), func(v int8) any { return v }),
+		rapid.Map(rapid.Byte(), func(v byte) any { return v }),
+		rapid.Map(rapid.Int16(), func(v int16) any { return v }),
+		rapid.Map(rapid.Uint16(), func(v uint16) any { return v }),
+		rapid.Map(rapid.Int32(), func(v int32) any { return v }),
+		rapid.Map(rapid.Uint32(), func(v uint32) any { return v }),
+		rapid.Map(rapid.Int64(), func(v int64) any { return v }),
+		rapid.Map(rapid.Float32(), func(v float32) any { return v }),
+		rapid.Map(rapid.Float64(), func(v float64) any { return v }),
+		rapid.Map(rapid.String(), func(v string) any { return v }),
+		rapid.Map(rapid.SliceOfN(rapid.Byte(), 1, 20), func(v []byte) any { return v }),
+		rapid.Map(rapid.Int64Range(0, 1<<40), func(v int64) any { return time.Unix(v, 0) }),
 		rapid.Custom(func(t *rapid.T) any {
 			return rabbitmq.Decimal{Scale: rapid.Byte().Draw(t, "scale"), Value: rapid.Int32().Draw(t, "value")}
 		}),
 	}
 	if depth > 0 {
 		kinds = append(kinds,
-			rapid.Map(rapid.SliceOfN(value(depth-1), 1, 3), func(v []any) any { return any_(v) }),
-			rapid.Map(rapid.MapOfN(rapid.StringN(0, 10, 40), value(depth-1), 0, 3), func(v map[string]any) any { return any_(rabbitmq.Table(v)) }),
+			rapid.Map(rapid.SliceOfN(value(depth-1), 1, 3), func(v []any) any { return v }),
+			rapid.Map(rapid.MapOfN(rapid.StringN(0, 10, 40), value(depth-1), 0, 3), func(v map[string]any) any { return rabbitmq.Table(v) }),
 		)
 	}
 	return rapid.OneOf(kinds...)

@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/gobroadway/gobroadway/broadway"
@@ -97,7 +98,7 @@ func backoffMistakes(b broadway.Backoff) []error {
 	if b.Factor != 0 && !(b.Factor >= 1) {
 		errs = append(errs, mistake("Backoff.Factor", "%v is less than 1", b.Factor))
 	}
-	if b.Jitter != -1 && !(b.Jitter >= 0 && b.Jitter <= 1) {
+	if b.Jitter != -1 && (b.Jitter < 0 || b.Jitter > 1 || math.IsNaN(b.Jitter)) {
 		errs = append(errs, mistake("Backoff.Jitter", "%v is not between 0 and 1 (-1 means none)", b.Jitter))
 	}
 	return errs

@@ -132,7 +132,7 @@ func (w *wire) frames(from io.Reader, to *gate, note func(body []byte)) {
 		if head[0] == method {
 			note(body)
 		}
-		if to.write(append(head, body...)) != nil {
+		if to.write(slices.Concat(head, body)) != nil {
 			return
 		}
 	}
