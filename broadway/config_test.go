@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -64,7 +65,7 @@ func TestNewNamesEveryWrongFieldAtOnce(t *testing.T) {
 		}, []string{
 			"Producers[0]: must not be nil",
 			"Processor.Handler: is required",
-			"Processor.Concurrency: -1: must be at least 1",
+			"Processor.Concurrency: -1: must be between 1 and ",
 			"Processor.MinDemand: 5: must be at least 0 and less than MaxDemand, which is 5",
 			"Processor.Timeout: -1ns: ",
 			"Processor.Unordered: true: cannot be combined",
@@ -83,6 +84,19 @@ func TestNewNamesEveryWrongFieldAtOnce(t *testing.T) {
 			"MaxUnsettled: -1: ",
 			"MaxUnsettledBytes: -1: ",
 			"DrainTimeout: -1ns: ",
+		}},
+		{"slips of the finger", broadway.Config{
+			Producers: []broadway.Producer{rabbit},
+			Processor: broadway.ProcessorConfig{Handler: nothing, Concurrency: math.MaxInt, MaxDemand: math.MaxInt},
+			Batchers:  []broadway.BatcherConfig{{Size: math.MaxInt, Concurrency: math.MaxInt, Reporter: report}},
+			Failure:   broadway.FailurePolicy{Action: broadway.ActionDrop, MaxAttempts: math.MaxInt, Backoff: broadway.Backoff{Initial: time.Nanosecond, Max: 1}},
+		}, []string{
+			"Processor.Concurrency: 9223372036854775807: ",
+			"Processor.MaxDemand: 9223372036854775807: ",
+			"Batchers[0].Size: 9223372036854775807: must be between",
+			"Batchers[0].Size: 9223372036854775807: a batch can never fill",
+			"Batchers[0].Concurrency: 9223372036854775807: ",
+			"Failure.MaxAttempts: 9223372036854775807: ",
 		}},
 		{"a broker needs a policy, a batch must be able to fill, backoff must fit", broadway.Config{
 			Producers: []broadway.Producer{rabbit},

@@ -75,6 +75,18 @@ func (e *mistakes) add(bad bool, field string, value any, reason string, args ..
 	}
 }
 
+// The most that New accepts: a slip of the finger must not exhaust the machine,
+// and sums of them must not overflow.
+const (
+	maxConcurrency = 1 << 16
+	maxMessages    = 1 << 24
+	maxAttempts    = 1000
+)
+
+func (e *mistakes) between(field string, value, most int) {
+	e.add(value < 1 || value > most, field, value, "must be between 1 and %d", most)
+}
+
 // check finds the mistakes in c, whose defaults are resolved.
 func (c *Config) check() mistakes {
 	var e mistakes
@@ -97,7 +109,8 @@ func (c *Config) check() mistakes {
 	}
 	c.Failure.check(&e)
 	c.ReconnectBackoff.check(&e, "ReconnectBackoff.")
-	e.add(c.MaxUnsettled < 0, "MaxUnsettled", c.MaxUnsettled, "must be at least 1, or 0 for the default")
+	e.add(c.MaxUnsettled < 0 || c.MaxUnsettled > maxMessages, "MaxUnsettled", c.MaxUnsettled,
+		"must be between 1 and %d, or 0 for the default", maxMessages)
 	e.add(c.MaxUnsettledBytes < 1, "MaxUnsettledBytes", c.MaxUnsettledBytes, "must be at least 1, or 0 for the default")
 	e.add(c.DrainTimeout < 0, "DrainTimeout", c.DrainTimeout, "must be positive")
 	return e
@@ -124,8 +137,8 @@ func (e *mistakes) nest(field string, err error) {
 
 func (p *ProcessorConfig) check(e *mistakes) {
 	e.add(p.Handler == nil, "Processor.Handler", nil, "is required")
-	e.add(p.Concurrency < 1, "Processor.Concurrency", p.Concurrency, "must be at least 1")
-	e.add(p.MaxDemand < 1, "Processor.MaxDemand", p.MaxDemand, "must be at least 1")
+	e.between("Processor.Concurrency", p.Concurrency, maxConcurrency)
+	e.between("Processor.MaxDemand", p.MaxDemand, maxMessages)
 	e.add(p.MinDemand < 0 || p.MinDemand >= max(p.MaxDemand, 1), "Processor.MinDemand", p.MinDemand,
 		"must be at least 0 and less than MaxDemand, which is %d", p.MaxDemand)
 	e.add(p.Timeout < 0, "Processor.Timeout", p.Timeout, "must not be negative; 0 means none")
@@ -134,15 +147,15 @@ func (p *ProcessorConfig) check(e *mistakes) {
 
 func (b *BatcherConfig) check(e *mistakes, field string) {
 	e.add(b.Reporter == nil, field+"Reporter", nil, "is required")
-	e.add(b.Concurrency < 1, field+"Concurrency", b.Concurrency, "must be at least 1")
-	e.add(b.Size < 1, field+"Size", b.Size, "must be at least 1")
+	e.between(field+"Concurrency", b.Concurrency, maxConcurrency)
+	e.between(field+"Size", b.Size, maxMessages)
 	e.add(b.Bytes < 0, field+"Bytes", b.Bytes, "must not be negative; 0 means no limit")
 	e.add(b.Timeout < -1, field+"Timeout", b.Timeout, "must be positive, or -1 for never")
 	e.add(b.ReportTimeout < 0, field+"ReportTimeout", b.ReportTimeout, "must not be negative; 0 means none")
 }
 
 func (f *FailurePolicy) check(e *mistakes) {
-	e.add(f.MaxAttempts < 1, "Failure.MaxAttempts", f.MaxAttempts, "must be at least 1")
+	e.between("Failure.MaxAttempts", f.MaxAttempts, maxAttempts)
 	f.Backoff.check(e, "Failure.Backoff.")
 	e.add(f.Action > ActionStopPipeline, "Failure.Action", uint8(f.Action), "is no action")
 	e.add(f.Action == ActionDeadLetter && f.DeadLetter == nil, "Failure.DeadLetter", nil, "is required with the action dead_letter")
@@ -161,10 +174,7 @@ func (b *Backoff) check(e *mistakes, field string) {
 func (c *Config) bound(sources []*source, e *mistakes) {
 	given := c.MaxUnsettled
 	if given == 0 {
-		c.MaxUnsettled = c.Processor.Concurrency * c.Processor.MaxDemand
-		for _, b := range c.Batchers {
-			c.MaxUnsettled += b.Size * (b.Concurrency + 1)
-		}
+		c.MaxUnsettled = c.roomForAll()
 	}
 	limits := Limits{MaxUnsettled: c.MaxUnsettled, MaxUnsettledBytes: c.MaxUnsettledBytes, Share: max(c.MaxUnsettled/len(sources), 1)}
 	prefetch, shared := 0, 0
@@ -198,6 +208,18 @@ func (c *Config) bound(sources []*source, e *mistakes) {
 	}
 }
 
+// roomForAll is the default of MaxUnsettled: enough for every worker to have its
+// demand, and every reporter a batch while the next one fills.
+func (c *Config) roomForAll() int {
+	limit := func(n, most int) int { return min(max(n, 1), most) }
+	p := c.Processor
+	n := limit(p.Concurrency, maxConcurrency) * limit(p.MaxDemand, maxMessages)
+	for _, b := range c.Batchers {
+		n += limit(b.Size, maxMessages) * (limit(b.Concurrency, maxConcurrency) + 1)
+	}
+	return limit(n, maxMessages)
+}
+
 // checkSource checks the table of source and failure action.
 func (c *Config) checkSource(s *source, field string, e *mistakes) {
 	a := c.Failure.Action
@@ -205,7 +227,7 @@ func (c *Config) checkSource(s *source, field string, e *mistakes) {
 		"is required: %s (%s) keeps what is not settled, so say what becomes of a message that failed for good", field, s.traits.Kind)
 	always := ActionSet(ActionNone, ActionDeadLetter, ActionDrop, ActionStopPipeline)
 	e.add(!always.Has(a) && !s.traits.Actions.Has(a), "Failure.Action", a, "%s (%s) cannot do that", field, s.traits.Kind)
-	worst := c.Failure.Backoff.total(c.Failure.MaxAttempts)
+	worst := c.Failure.Backoff.total(min(c.Failure.MaxAttempts, maxAttempts))
 	e.add(s.traits.AckTimeout > 0 && worst >= s.traits.AckTimeout/2, "Failure.Backoff", worst,
 		"the waits of %d attempts must stay under half of the time-out of %s for acknowledging, which is %v",
 		c.Failure.MaxAttempts, field, s.traits.AckTimeout)
