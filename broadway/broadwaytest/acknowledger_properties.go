@@ -179,7 +179,7 @@ func takesBothOutcomes(k *check) {
 		},
 	}}
 	s.runFlow(cfg, func(text string, _ int) bool { return strings.HasSuffix(text, "7") },
-		func(handled []string) bool { return len(handled) >= len(want) })
+		func(handled []string) bool { return len(handled) >= len(want) }, 0)
 	s.wantLeft(0)
 	s.open().wantNothing()
 }
@@ -203,7 +203,7 @@ func drainLosesNothing(k *check) {
 	s := k.source()
 	all := s.produce(300)
 	handled := s.runFlow(failing(broadway.ActionDrop), func(string, int) bool { return false },
-		func(handled []string) bool { return len(handled) >= 100 })
+		func(handled []string) bool { return len(handled) >= 100 }, 0)
 	rest := without(all, handled)
 	if !k.Cumulative {
 		s.wantLeft(len(rest))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 // shout is the pipeline of a program that is to be tested.
 func shout() broadway.Config {
 	return broadway.Config{
+		Logger: slog.New(slog.DiscardHandler),
 		Processor: broadway.ProcessorConfig{Handler: func(_ context.Context, m *broadway.Message) error {
 			if len(m.Payload) == 0 {
 				return broadway.Reject(errors.New("nothing to shout"))

@@ -37,6 +37,7 @@ const (
 	reusesPayloads          defect = "reuses payload memory"
 	renamesRedelivered      defect = "renames what it redelivers"
 	swallowsReject          defect = "leaves what is rejected"
+	goesOnWhenStopped       defect = "goes on with a stopped partition"
 	neverEnds               defect = "never ends"
 	settlesPrefix           defect = "settles all up to a position"
 	failsEmptyCalls         defect = "fails on empty calls"
@@ -158,15 +159,17 @@ type naive struct {
 	buffer   []byte
 
 	// Protected by the broker's lock.
-	ref   *broadway.AckRef
-	ahead []*broadway.Message
+	ref     *broadway.AckRef
+	ahead   []*broadway.Message
+	stopped bool
 }
 
 func (n *naive) Describe(broadway.Limits) broadway.Traits {
 	t := broadway.Traits{Kind: "naive", Actions: broadway.ActionSet(
-		broadway.ActionReject, broadway.ActionRequeue, broadway.ActionRequeueOnce)}
+		broadway.ActionReject, broadway.ActionRequeue, broadway.ActionRequeueOnce, broadway.ActionStopPartition)}
 	if n.defect == keepsOnDrain {
 		t.Prefetch = 7
+		t.Actions = 0 // stopping would show the defect, too
 	}
 	return t
 }
@@ -212,6 +215,9 @@ func (n *naive) take(d broadway.Demand) ([]*broadway.Message, <-chan struct{}, e
 	defer n.mu.Unlock()
 	if n.defect == returnsWhenEmpty && len(n.queue) == 0 && !n.finished {
 		return nil, nil, io.ErrNoProgress
+	}
+	if n.stopped {
+		return nil, n.changed, nil
 	}
 	want, bytes := d.Messages, d.Bytes
 	switch n.defect {
@@ -330,6 +336,9 @@ func (n *naive) Ack(ctx context.Context, ref *broadway.AckRef, ok, failed []*bro
 		case m.Action() == broadway.ActionRequeue:
 			n.giveBack(m.Seq())
 		case m.Action() == broadway.ActionReject && n.defect == swallowsReject:
+		case m.Action() == broadway.ActionStopPartition:
+			n.stopped = n.defect != goesOnWhenStopped
+			n.giveBack(m.Seq())
 		default:
 			n.settleOne(m.Seq())
 		}

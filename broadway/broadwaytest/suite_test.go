@@ -182,6 +182,10 @@ func TestFindsProducerThatLeavesWhatIsRejected(t *testing.T) {
 	wantFailure(t, producers, swallowsReject, "FailureActions", "left")
 }
 
+func TestFindsProducerThatGoesOnWithAStoppedPartition(t *testing.T) {
+	wantFailure(t, producers, goesOnWhenStopped, "FailureActions", "stop_partition")
+}
+
 func TestFindsProducerThatNeverEnds(t *testing.T) {
 	wantFailure(t, producers, neverEnds, "EndsWithEOF", "did not return")
 }

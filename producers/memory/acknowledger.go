@@ -75,7 +75,7 @@ func (l *lease) end() []entry {
 
 // Ack settles messages: see [broadway.Acknowledger]. It never fails.
 func (p *Producer) Ack(_ context.Context, ref *broadway.AckRef, ok, failed []*broadway.Message) error {
-	p.settle(ref, ok, func(*broadway.Message, *entry) Outcome { return Succeeded })
+	p.settle(ref, ok, func(*broadway.Message) Outcome { return Succeeded })
 	p.settle(ref, failed, outcomeOf)
 	return nil
 }
@@ -83,22 +83,17 @@ func (p *Producer) Ack(_ context.Context, ref *broadway.AckRef, ok, failed []*br
 // Release gives messages back: see [broadway.Releaser]. They are delivered again
 // after RedeliverAfter.
 func (p *Producer) Release(_ context.Context, ref *broadway.AckRef, messages []*broadway.Message) error {
-	p.settle(ref, messages, func(*broadway.Message, *entry) Outcome { return Released })
+	p.settle(ref, messages, func(*broadway.Message) Outcome { return Released })
 	return nil
 }
 
-func outcomeOf(m *broadway.Message, e *entry) Outcome {
+func outcomeOf(m *broadway.Message) Outcome {
 	switch m.Action() {
 	case broadway.ActionDeadLetter:
 		return DeadLettered
 	case broadway.ActionReject:
 		return Rejected
 	case broadway.ActionRequeue:
-		return Requeued
-	case broadway.ActionRequeueOnce:
-		if e.Deliveries > 1 {
-			return Rejected
-		}
 		return Requeued
 	case broadway.ActionStopPartition:
 		return Stopped
@@ -114,7 +109,7 @@ type told struct {
 	message *broadway.Message
 }
 
-func (p *Producer) settle(ref *broadway.AckRef, messages []*broadway.Message, outcome func(*broadway.Message, *entry) Outcome) {
+func (p *Producer) settle(ref *broadway.AckRef, messages []*broadway.Message, outcome func(*broadway.Message) Outcome) {
 	if len(messages) == 0 {
 		return
 	}
@@ -124,7 +119,7 @@ func (p *Producer) settle(ref *broadway.AckRef, messages []*broadway.Message, ou
 }
 
 // settle takes messages out of l. What is stale is counted and goes no further.
-func (q *Queue) settle(l *lease, messages []*broadway.Message, outcome func(*broadway.Message, *entry) Outcome) []told {
+func (q *Queue) settle(l *lease, messages []*broadway.Message, outcome func(*broadway.Message) Outcome) []told {
 	var list []told
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -135,7 +130,7 @@ func (q *Queue) settle(l *lease, messages []*broadway.Message, outcome func(*bro
 			q.counts.Stale++
 			continue
 		}
-		o := outcome(m, &e)
+		o := outcome(m)
 		q.counts.add(o)
 		q.leave(l, e, o, due)
 		if q.cfg.Settled != nil {

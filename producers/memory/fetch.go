@@ -178,7 +178,6 @@ func (p *Producer) claim(d broadway.Demand) (total int, short bool, err error) {
 		}
 		n, weight, need := fit(&q.partitions[i], min(able, (left+open-1)/open), bytes)
 		if need > 0 && n == 0 && total == 0 {
-			p.first = i
 			return 0, false, broadway.NeedBytes(need)
 		}
 		l := p.lease(i)

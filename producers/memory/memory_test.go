@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -113,11 +114,27 @@ func TestGeneratorIsAskedForNoMoreThanDemand(t *testing.T) {
 	}
 }
 
+// heap is what is in use after a collection, in bytes.
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+func wantFlat(t *testing.T, before int64) {
+	t.Helper()
+	if grown := heap() - before; grown > 4<<20 {
+		t.Errorf("the heap has grown by %d bytes", grown)
+	}
+}
+
 // A generator that goes on for ever holds what is unsettled, also while one of
 // the first stays unsettled for ever.
 func TestQueueHoldsOnlyWhatIsUnsettled(t *testing.T) {
 	p := memory.New(memory.Config{Next: func(int) ([]byte, error) { return []byte("x"), nil }})
 	stuck := fetch(t, p, 1)[0]
+	before := heap()
 	for n := 1; n < 200_000; {
 		messages := fetch(t, p, 1000)
 		n += len(messages)
@@ -130,9 +147,37 @@ func TestQueueHoldsOnlyWhatIsUnsettled(t *testing.T) {
 			t.Fatalf("the queue holds %d messages, want the 1 that is unsettled", held)
 		}
 	}
+	wantFlat(t, before)
 	settle(t, stuck)
 	if held := p.Queue().Len(); held != 0 {
 		t.Errorf("the queue holds %d messages at the end", held)
+	}
+}
+
+func TestSettledPayloadsAreLetGo(t *testing.T) {
+	p := memory.New(memory.Config{Next: func(int) ([]byte, error) { return make([]byte, 1<<20), nil }})
+	before := heap()
+	settle(t, fetch(t, p, 32)[1:]...)
+	wantFlat(t, before)
+	runtime.KeepAlive(p)
+}
+
+func TestQueueThatIsNeverEmptyStaysSmall(t *testing.T) {
+	p := memory.New(memory.Config{})
+	push := func(n int) {
+		if err := p.Push(t.Context(), payloads(n)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	push(5)
+	before := heap()
+	for range 20_000 {
+		push(10)
+		settle(t, fetch(t, p, 10)...)
+	}
+	wantFlat(t, before)
+	if held := p.Queue().Len(); held != 5 {
+		t.Errorf("the queue holds %d messages, want 5", held)
 	}
 }
 
@@ -208,6 +253,25 @@ func TestFetchWakesForPushAndForCancel(t *testing.T) {
 	})
 }
 
+func TestFetchWakesForTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := memory.New(memory.Config{})
+		go func() {
+			time.Sleep(time.Hour)
+			p.CloseInput()
+		}()
+		if _, err := p.Fetch(t.Context(), broadway.Demand{Messages: 1, Bytes: plenty}); !errors.Is(err, io.EOF) {
+			t.Errorf("Fetch: %v", err)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		if _, err := p.Fetch(t.Context(), broadway.Demand{Messages: 1, Bytes: plenty}); !errors.Is(err, memory.ErrClosed) {
+			t.Errorf("Fetch after Close: %v", err)
+		}
+	})
+}
+
 func TestReleasedComesAgainAfterItsWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := memory.New(memory.Config{
@@ -257,6 +321,47 @@ func TestPartitionsShareDemandFairly(t *testing.T) {
 			t.Errorf("partition %d got %d of 300", i, n)
 		}
 	}
+}
+
+func TestOneFetchTakesOfEachPartition(t *testing.T) {
+	q := memory.NewQueue(memory.QueueConfig{Partitions: 4})
+	if err := q.Push(t.Context(), payloads(40)...); err != nil {
+		t.Fatal(err)
+	}
+	count := make([]int, 4)
+	for _, m := range fetch(t, memory.New(memory.Config{Queue: q}), 8) {
+		count[partitionOf(m)]++
+	}
+	if !slices.Equal(count, []int{2, 2, 2, 2}) {
+		t.Errorf("8 messages were taken as %v", count)
+	}
+}
+
+// What does not fit comes first the next time: small messages of another
+// partition do not keep it waiting for ever.
+func TestBigMessageIsNotStarved(t *testing.T) {
+	sizes := [][]int{{10, 500}, nil}
+	p := memory.New(memory.Config{
+		QueueConfig: memory.QueueConfig{Partitions: 2},
+		Next: func(i int) ([]byte, error) {
+			size := 10
+			if len(sizes[i]) > 0 {
+				size, sizes[i] = sizes[i][0], sizes[i][1:]
+			}
+			return make([]byte, size), nil
+		},
+	})
+	for range 5 {
+		messages, err := p.Fetch(t.Context(), broadway.Demand{Messages: 2, Bytes: 100})
+		if need, ok := broadway.NeededBytes(err); ok && need == 500 {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		settle(t, messages...)
+	}
+	t.Error("the big message was passed by five times")
 }
 
 func TestPartitionAtItsLimitIsSkipped(t *testing.T) {
