@@ -144,10 +144,15 @@ func (o *Offsets) pop() {
 }
 
 // Next is the offset to commit: the oldest delivered offset that is not
-// settled, or [Offsets.Position] when all are. It never falls.
+// settled; when there is none [Offsets.Position], or the end of what an earlier
+// epoch settled from there on. It never falls.
 func (o *Offsets) Next() int64 {
 	if oldest, ok := o.Oldest(); ok {
 		return oldest
+	}
+	i, _ := slices.BinarySearchFunc(o.skip, o.position, endsAbove)
+	if i < len(o.skip) && o.skip[i].First <= o.position {
+		return o.skip[i].End
 	}
 	return o.position
 }

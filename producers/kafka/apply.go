@@ -2,8 +2,10 @@ package kafka
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -46,7 +48,7 @@ func (s *session) apply(p *plan, b *broker, answer *kmsg.FetchResponse) {
 // applyPartition takes over one partition's part. Callers hold mu.
 func (s *session) applyPartition(p *plan, b *broker, part *partition, q *kmsg.FetchResponseTopicPartition, now time.Time) {
 	if c := code(q.ErrorCode); c != codeNone {
-		s.refused(p, part, q, c, now)
+		s.refused(p, part, c, now)
 		return
 	}
 	part.failures, part.failure = 0, nil
@@ -98,12 +100,12 @@ func abortedOf(q *kmsg.FetchResponseTopicPartition) []aborted {
 }
 
 // refused deals with a partition's error code. Callers hold mu.
-func (s *session) refused(p *plan, part *partition, q *kmsg.FetchResponseTopicPartition, c code, now time.Time) {
+func (s *session) refused(p *plan, part *partition, c code, now time.Time) {
 	fromLeader := p.node == part.leader.node
 	part.replica = anyBroker
 	switch {
 	case c == codeOutOfRange && fromLeader:
-		s.outOfRange(part, q)
+		s.outOfRange(part)
 		return
 	case c == codeOutOfRange:
 		return // a replica may lag behind: ask the leader, at once
@@ -115,31 +117,28 @@ func (s *session) refused(p *plan, part *partition, q *kmsg.FetchResponseTopicPa
 	if part.failures > 3 || !c.moved() {
 		part.failure = fmt.Errorf("kafka: %s: %w", part.name, c)
 	}
-	s.log.Info("kafka: not fetched", "partition", part.name.String(), "broker", p.node, "error", c)
+	if c.moved() && fromLeader && part.failures%4 == 0 {
+		// It denies, again and again, what metadata says: perhaps the connections
+		// lead to somebody who is not that broker any more.
+		s.wire.redial(p.node)
+	}
+	level := slog.LevelDebug // that leaders move is nothing special
+	if part.failure != nil && loud(part.failures) {
+		level = slog.LevelWarn
+	}
+	s.log.Log(context.Background(), level, "kafka: not fetched", "partition", part.name.String(), "broker", p.node, "failures", part.failures, "error", c)
 }
 
-// outOfRange applies the policy: the leader says that the position of part does
-// not exist. Callers hold mu.
-func (s *session) outOfRange(part *partition, q *kmsg.FetchResponseTopicPartition) {
+// outOfRange begins to find out what there is: the leader says that the position
+// of part does not exist, and not what does. Callers hold mu.
+func (s *session) outOfRange(part *partition) {
 	if len(part.segments) > 0 {
 		// What was fetched before it is still to be handed out; the question
 		// will be asked again.
 		part.notBefore = time.Now().Add(backoff(1, time.Second))
 		return
 	}
-	part.logStart, part.highWatermark = q.LogStartOffset, max(q.HighWatermark, part.highWatermark)
-	if s.cfg.OutOfRange == Fail {
-		err := fmt.Errorf("kafka: %s: the position %d does not exist: the log begins at %d and ends at %d",
-			part.name, part.fetchOffset, q.LogStartOffset, q.HighWatermark)
-		s.halt(part, err)
-		s.producer.fail(err)
-		return
-	}
-	part.phase, part.lost = phaseResolving, part.fetchOffset
-	part.timestamp = timestampEarliest
-	if s.cfg.OutOfRange == ResumeLatest {
-		part.timestamp = timestampLatest
-	}
+	part.phase, part.lost, part.timestamp = phaseResolving, part.fetchOffset, timestampEarliest
 }
 
 // resolve takes over offsets that a leader was asked for. Callers hold mu.
@@ -149,8 +148,7 @@ func (s *session) resolve(p *plan, answers map[topicPartition]offsetAnswer) {
 			continue
 		}
 		a, told := answers[part.name]
-		switch {
-		case !told || a.code != codeNone:
+		if !told || a.code != codeNone {
 			part.failures++
 			part.notBefore = time.Now().Add(backoff(part.failures, 2*time.Second))
 			if part.failures > 3 {
@@ -158,38 +156,62 @@ func (s *session) resolve(p *plan, answers map[topicPartition]offsetAnswer) {
 			}
 			kick(s.watchKick)
 			continue
-		case a.offset < 0:
-			part.timestamp = timestampLatest // nothing is that young
-			continue
 		}
 		part.failures, part.failure = 0, nil
-		if part.lost < 0 {
-			s.open(part, a.offset)
-			part.own.pin = s.cfg.StartAt.kind != startEarliest
-			kick(s.commitKick)
-			continue
-		}
-		s.resume(part, a.offset)
+		s.resolved(part, a.offset)
 	}
 }
 
-// resume goes on at offset after the position turned out not to exist. Callers
-// hold mu.
-func (s *session) resume(part *partition, offset int64) {
-	skipped := offset - part.lost
-	s.log.Warn("kafka: position does not exist", "partition", part.name.String(),
-		"position", part.lost, "resumed", offset, "policy", s.cfg.OutOfRange.String())
-	s.producer.count.outOfRange.Add(1)
-	s.producer.count.skipped.Add(max(skipped, 0))
+// resolved goes on with the offset that part asked for: to its start, or to the
+// other end of the log, or to a decision about a lost position. Callers hold mu.
+func (s *session) resolved(part *partition, offset int64) {
+	switch {
+	case offset < 0:
+		part.timestamp = timestampLatest // nothing is that young
+	case part.lost < 0:
+		s.open(part, offset)
+		part.own.pin = s.cfg.StartAt.kind != startEarliest
+		kick(s.commitKick)
+	case part.timestamp == timestampEarliest:
+		part.logStart, part.timestamp = offset, timestampLatest
+	default:
+		part.highWatermark = offset
+		s.found(part, part.logStart, offset)
+	}
+}
+
+// found applies the policy to a position that does not exist: the log begins at
+// start and ends at end. Callers hold mu.
+func (s *session) found(part *partition, start, end int64) {
+	lost := part.lost
 	part.lost = -1
-	if offset < part.own.ledger.Position() {
-		// The log ends before our position: what comes now has offsets that were
-		// used before, and needs a ledger of its own.
-		s.rewind(part, &offset)
+	if lost >= start && lost <= end { // it does exist: the leader has changed meanwhile
+		part.phase, part.notBefore = phaseFetching, time.Now().Add(backoff(1, time.Second))
 		return
 	}
-	part.phase, part.fetchOffset = phaseFetching, offset
-	part.own.ledger.Advance(offset)
+	s.producer.count.outOfRange.Add(1)
+	to := start
+	switch s.cfg.OutOfRange {
+	case Fail:
+		err := fmt.Errorf("kafka: %s: the position %d does not exist: the log begins at %d and ends at %d", part.name, lost, start, end)
+		s.halt(part, err)
+		s.producer.fail(err)
+		return
+	case ResumeLatest:
+		to = end
+	}
+	s.log.Warn("kafka: position does not exist", "partition", part.name.String(),
+		"position", lost, "start", start, "end", end, "resumed", to, "policy", s.cfg.OutOfRange.String())
+	s.producer.count.skipped.Add(max(to-lost, 0))
+	if to < part.own.ledger.Position() {
+		// The log ends before our position: what comes now has offsets that were
+		// used before, and needs a ledger of its own.
+		part.phase = phaseFetching
+		s.rewind(part, &to)
+		return
+	}
+	part.phase, part.fetchOffset = phaseFetching, to
+	part.own.ledger.Advance(to)
 }
 
 // spoiled deals with a batch that could not be decoded, in the answer that the

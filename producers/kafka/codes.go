@@ -98,3 +98,7 @@ func codeOf(err error) code {
 	}
 	return codeNone
 }
+
+// loud says whether the n-th failure in a row is worth a line in the log: each
+// power of two is.
+func loud(n int) bool { return n&(n-1) == 0 }

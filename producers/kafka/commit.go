@@ -111,7 +111,7 @@ func (s *session) commitLoop() {
 		}
 		wanted = s.commitKick
 		if failures > 0 {
-			wanted, wait = nil, min(wait, backoff(failures, 2*time.Second))
+			wanted, wait = nil, backoff(failures, 2*time.Second)
 		}
 		timer.Reset(wait)
 	}
@@ -163,7 +163,9 @@ func (s *session) commit() (failures int, sent bool) {
 	} else {
 		s.commitFailures++
 		s.producer.count.commitsFailed.Add(1)
-		s.log.Warn("kafka: commit failed", "error", err, "failures", s.commitFailures)
+		if loud(s.commitFailures) {
+			s.log.Warn("kafka: commit failed", "error", err, "failures", s.commitFailures)
+		}
 	}
 	if s.fenced != nil {
 		return 0, true

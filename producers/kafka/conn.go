@@ -46,7 +46,7 @@ func (n *network) dial(ctx context.Context, kind, address string) (net.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{Conn: raw, network: n}
+	c := &conn{Conn: raw, network: n, address: address}
 	n.mu.Lock()
 	down := n.down
 	if !down {
@@ -66,11 +66,16 @@ func (n *network) isDown() bool {
 }
 
 // cut closes every connection; what waits on one fails. New ones may follow.
-func (n *network) cut() {
+func (n *network) cut() { n.cutTo("") }
+
+// cutTo closes the connections to an address, all when it is empty.
+func (n *network) cutTo(address string) {
 	n.mu.Lock()
 	conns := make([]*conn, 0, len(n.conns))
 	for c := range n.conns {
-		conns = append(conns, c)
+		if address == "" || c.address == address {
+			conns = append(conns, c)
+		}
 	}
 	n.mu.Unlock()
 	for _, c := range conns {
@@ -129,6 +134,7 @@ func (n *network) settle() {
 type conn struct {
 	net.Conn
 	network *network
+	address string      // as it was dialled
 	reading atomic.Bool // the owner set a read deadline of its own
 	writing atomic.Bool
 

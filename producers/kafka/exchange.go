@@ -321,6 +321,13 @@ func (w *wire) learn(node int32, host string, port int32) {
 	w.nodes[node] = kafkago.TCP(net.JoinHostPort(host, strconv.Itoa(int(port))))
 }
 
+// redial closes the connections to a broker.
+func (w *wire) redial(node int32) {
+	if addr := w.addr(node); addr != nil {
+		w.network.cutTo(addr.String())
+	}
+}
+
 // addr is where a broker is, nil when nobody has told.
 func (w *wire) addr(node int32) net.Addr {
 	w.mu.Lock()

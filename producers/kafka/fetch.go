@@ -301,7 +301,9 @@ func (s *session) exchange(p *plan) (*kmsg.FetchResponse, error) {
 // failed backs off from a broker that did not answer. Callers hold mu.
 func (s *session) failed(p *plan, b *broker, err error) {
 	s.producer.count.exchangesFailed.Add(1)
-	s.log.Info("kafka: no answer", "broker", p.node, "error", err)
+	if loud(b.failures) {
+		s.log.Warn("kafka: no answer", "broker", p.node, "failures", b.failures, "error", err)
+	}
 	until := time.Now().Add(backoff(b.failures, 2*time.Second))
 	for _, part := range p.parts {
 		part.notBefore, part.replica = until, anyBroker

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -211,4 +213,15 @@ func unusedAddr(t testing.TB) string {
 	}
 	defer l.Close()
 	return l.Addr().String()
+}
+
+// payloads are the distinct payloads, sorted, but for "new" which comes last.
+func (s *sink) payloads() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := slices.Sorted(maps.Keys(s.seen))
+	if i := slices.Index(all, "new"); i >= 0 {
+		all = append(slices.Delete(all, i, i+1), "new")
+	}
+	return all
 }

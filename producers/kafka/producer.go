@@ -53,6 +53,7 @@ type Producer struct {
 	fatal     error
 	brokerErr error // why metadata could not be had
 	groupErr  error // why there is no session
+	refusals  int   // joins that failed in a row
 }
 
 // NewProducer makes a producer. It dials nothing; mistakes in cfg are what
@@ -199,7 +200,7 @@ func (p *Producer) groupConfig() kafkago.ConsumerGroupConfig {
 // adopt makes s the session that Fetch hands out from.
 func (p *Producer) adopt(s *session) {
 	p.mu.Lock()
-	p.session, p.groupErr = s, nil
+	p.session, p.groupErr, p.refusals = s, nil, 0
 	p.mu.Unlock()
 	p.count.generations.Add(1)
 	p.wake()
@@ -224,8 +225,12 @@ func (p *Producer) dismiss(s *session) {
 func (p *Producer) notJoined(err error) {
 	p.mu.Lock()
 	p.groupErr = fmt.Errorf("kafka: joining group %s: %w", p.cfg.Group, err)
+	p.refusals++
+	failures := p.refusals
 	p.mu.Unlock()
-	p.cfg.Logger.Info("kafka: not joined", "group", p.cfg.Group, "error", err)
+	if loud(failures) {
+		p.cfg.Logger.Warn("kafka: not joined", "group", p.cfg.Group, "failures", failures, "error", err)
+	}
 }
 
 // described keeps whether metadata could be had.

@@ -85,7 +85,9 @@ func (s *session) tend(ctx context.Context, c chore) {
 	s.producer.count.rewinds.Add(1)
 	ledger, pin := c.own.ledger.Rewind(), c.own.pin
 	if c.to != nil {
-		ledger, pin = acknowledgers.NewOffsets(*c.to), true
+		// What is left unsettled below is still to come; above, offsets are used
+		// anew, and the old ledger says nothing about them.
+		ledger, pin = acknowledgers.NewOffsets(min(*c.to, ledger.Next())), true
 	}
 	own := s.newOwnership(c.part, ledger)
 	own.pin, own.epochs = pin, c.own.epochs
