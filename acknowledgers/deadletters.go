@@ -20,8 +20,8 @@ const (
 	HeaderOrigin = "x-broadway-origin"
 	// HeaderID is the message's ID there.
 	HeaderID = "x-broadway-id"
-	// HeaderBatcher is the batcher that the message had been sent to.
-	HeaderBatcher = "x-broadway-batcher"
+	// HeaderStage is the stage that failed the message: "processor", or a batcher.
+	HeaderStage = "x-broadway-stage"
 	// HeaderReason is the error text, in valid UTF-8.
 	HeaderReason = "x-broadway-reason"
 	// HeaderAttempts is how often the stage that failed had handled the message.
@@ -40,7 +40,7 @@ const (
 )
 
 var ownHeaders = [...]string{
-	HeaderOrigin, HeaderID, HeaderBatcher, HeaderReason, HeaderAttempts, HeaderTime,
+	HeaderOrigin, HeaderID, HeaderStage, HeaderReason, HeaderAttempts, HeaderTime,
 }
 
 // DeadLetters is the [broadway.DeadLetterer] that publishes failed messages, as
@@ -110,7 +110,7 @@ func (d *DeadLetters) record(m *broadway.Message) broadway.Record {
 	}{
 		{HeaderOrigin, origin, maxName},
 		{HeaderID, r.ID, maxName},
-		{HeaderBatcher, m.Batcher, maxName},
+		{HeaderStage, m.Stage(), maxName},
 		{HeaderReason, reason(m.Err()), MaxReason},
 		{HeaderAttempts, strconv.Itoa(m.Attempt), maxName},
 		{HeaderTime, d.now().UTC().Format(timeFormat), maxName},

@@ -110,7 +110,7 @@ func TestDeadLetterSaysWhy(t *testing.T) {
 		Route: func(m *broadway.Message) string { return m.Metadata.(broadway.Enveloped).MessageOrigin() + ".dead" },
 	}
 	settled := failAll(t, d, errors.New("does not parse"),
-		broadwaytest.Item{Payload: []byte("x"), Metadata: envelope{id: "orders/0/7", origin: "orders"}, Batcher: "store"})
+		broadwaytest.Item{Payload: []byte("x"), Metadata: envelope{id: "orders/0/7", origin: "orders"}, Batcher: "processor"})
 	if settled[0].Result != broadwaytest.DeadLettered {
 		t.Errorf("settled as %+v", settled[0])
 	}
@@ -118,7 +118,7 @@ func TestDeadLetterSaysWhy(t *testing.T) {
 	for key, want := range map[string]string{
 		acknowledgers.HeaderReason:   "does not parse",
 		acknowledgers.HeaderAttempts: "2",
-		acknowledgers.HeaderBatcher:  "store",
+		acknowledgers.HeaderStage:  "processor",
 		acknowledgers.HeaderTime:     "2026-11-23T11:00:00.000Z",
 	} {
 		if got := header(r, key); got != want {

@@ -13,7 +13,8 @@ import (
 type Acknowledger interface {
 	// Ack settles messages of ref: ok succeeded, failed did not, and each
 	// failed message's Action says what its policy decided (a message with
-	// ActionDeadLetter has been dead-lettered, and confirmed, already). Order
+	// ActionDeadLetter has been dead-lettered, and confirmed, already; requeue
+	// once comes as ActionRequeue or ActionReject). Order
 	// within each list is the order of completion. Neither list holds a
 	// message that an earlier call for ref held.
 	//
@@ -47,6 +48,7 @@ type AckRef struct {
 	limit     int
 	unsettled int
 	onDrain   func(*AckRef)
+	onRoom    func()
 	full      *atomic.Int64 // the pipeline's count of references at their limit
 	counted   bool          // in full
 	idle      chan struct{} // closed when unsettled reaches 0; nil without a waiter
@@ -112,6 +114,15 @@ func (r *AckRef) SetLimit(limit int) {
 	defer r.mu.Unlock()
 	r.limit = limit
 	r.countLocked()
+}
+
+// OnRoom makes f run whenever messages of r that was at its limit have settled, so
+// that Take grants some again: after their Ack has returned, from the pipeline's
+// goroutine and without locks. It is set before the first Take.
+func (r *AckRef) OnRoom(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.onRoom = f
 }
 
 // Unsettled says how many messages of r were taken and are not settled.
@@ -199,7 +210,19 @@ func (r *AckRef) countLocked() {
 	}
 }
 
-// returned counts n messages of r as settled.
+// settled counts n messages of r as settled, and tells the producer of the room.
+func (r *AckRef) settled(n int) {
+	r.mu.Lock()
+	full := r.limit > 0 && r.unsettled >= r.limit
+	onRoom := r.onRoom
+	r.mu.Unlock()
+	r.returned(n)
+	if full && onRoom != nil {
+		onRoom()
+	}
+}
+
+// returned takes n messages of r off the account.
 func (r *AckRef) returned(n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -375,7 +398,7 @@ func (s *settler) done(g *settleGroup, e SettleEvent) {
 	}
 	n := len(g.messages)
 	s.p.ledger.settled(s.source, g.messages)
-	g.ref.returned(n)
+	g.ref.settled(n)
 }
 
 // settle moves m to its outcome and hands it to its source's settler.

@@ -195,6 +195,9 @@ func (p *Pipeline) giveUp(m *Message) {
 			m.action = ActionReject
 		}
 	}
+	if m.action == ActionRequeue {
+		p.count.requeued.Add(1)
+	}
 	p.log().Warn("message failed", "id", m.ID(), "action", m.action.String(), "attempt", m.Attempt, "err", m.err)
 	p.settle(m, stateFailed)
 }

@@ -123,6 +123,10 @@ func (m *Message) Err() error { return m.err }
 // meaningful in the failed list of [Acknowledger.Ack] and in a DeadLetterer.
 func (m *Message) Action() Action { return m.action }
 
+// Stage is the stage that has the message, or that failed it: "processor", or the
+// name of a batcher.
+func (m *Message) Stage() string { return m.at.stageName() }
+
 // ID is the stable id of the message at its source, where its metadata is an
 // [Identifier]; otherwise its position within this process.
 func (m *Message) ID() string {

@@ -122,7 +122,7 @@ func (p *Pipeline) Run(ctx context.Context) error {
 // fetch fetches until every source is done or ctx ends. True says that messages
 // were given back meanwhile, so that a source that was done may have more.
 func (p *Pipeline) fetch(ctx context.Context) bool {
-	released := p.count.released.Load()
+	before := p.count.back()
 	p.draining.Store(false)
 	p.ledger.started(p.sources)
 	var fetchers sync.WaitGroup
@@ -132,7 +132,7 @@ func (p *Pipeline) fetch(ctx context.Context) bool {
 	fetchers.Wait()
 	p.draining.Store(true)
 	p.nudge()
-	return p.ledger.empty(ctx) == nil && ctx.Err() == nil && p.count.released.Load() > released
+	return p.ledger.empty(ctx) == nil && ctx.Err() == nil && p.count.back() > before
 }
 
 // Abort stops at once and settles nothing more. Run returns ErrAborted.

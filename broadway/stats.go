@@ -130,11 +130,14 @@ type Stage struct {
 // counters count since Run.
 type counters struct {
 	succeeded, failed, deadLettered, released, stale atomic.Int64
-	retried                                          atomic.Int64
+	retried, requeued                                atomic.Int64
 	doubled                                          atomic.Int64 // settles of a settled message
 	cut                                              atomic.Int64 // released after the handlers' deadline
 	full                                             atomic.Int64 // references at their limit
 }
+
+// back counts messages that sources got back, and may deliver again.
+func (c *counters) back() int64 { return c.released.Load() + c.requeued.Load() }
 
 func (c *counters) settled(e SettleEvent) {
 	c.succeeded.Add(int64(e.Succeeded))

@@ -8,13 +8,6 @@ import (
 	"github.com/gobroadway/gobroadway/broadway"
 )
 
-// refused is the wait after a reference refused what its lease has room for.
-// It happens in the instant between an Ack and the moment in which the pipeline
-// counts it: (1) Ack takes the messages out of the lease and wakes Fetch,
-// (2) Fetch sees room in the lease, but the reference still counts them,
-// (3) the pipeline counts them as settled, which wakes nobody.
-const refused = time.Millisecond
-
 // run is what one Fetch takes of one partition.
 type run struct {
 	lease *lease
@@ -116,16 +109,14 @@ func (p *Producer) collect(d broadway.Demand) ([]*broadway.Message, <-chan struc
 	for i := range q.partitions {
 		due = sooner(due, q.partitions[i].unpark(now))
 	}
-	total, short, err := p.claim(d)
+	total, err := p.claim(d)
 	if err != nil {
 		return nil, nil, due, err
 	}
 	if total > 0 {
 		return p.deliver(total), nil, due, nil
 	}
-	if short {
-		due = sooner(due, now.Add(refused))
-	} else if q.closed && p.exhausted() {
+	if q.closed && p.exhausted() {
 		return nil, nil, due, p.end()
 	}
 	return nil, q.nextChange(), due, nil
@@ -158,9 +149,10 @@ func (p *Producer) end() error {
 	return io.EOF
 }
 
-// claim shares d among the partitions, in turn, as p.runs. short says that a
-// reference granted less than its lease has room for. queue.mu is held.
-func (p *Producer) claim(d broadway.Demand) (total int, short bool, err error) {
+// claim shares d among the partitions, in turn, as p.runs. A reference may grant
+// less than its lease has room for, in the instant between an Ack and the moment
+// in which the pipeline counts it: then its OnRoom follows. queue.mu is held.
+func (p *Producer) claim(d broadway.Demand) (total int, err error) {
 	q := p.queue
 	p.runs = p.runs[:0]
 	open := 0
@@ -178,11 +170,10 @@ func (p *Producer) claim(d broadway.Demand) (total int, short bool, err error) {
 		}
 		n, weight, need := fit(&q.partitions[i], min(able, (left+open-1)/open), bytes)
 		if need > 0 && n == 0 && total == 0 {
-			return 0, false, broadway.NeedBytes(need)
+			return 0, broadway.NeedBytes(need)
 		}
 		l := p.lease(i)
 		granted := l.ref.Take(n)
-		short = short || granted < n
 		if granted > 0 {
 			p.runs = append(p.runs, run{l, granted})
 			total += granted
@@ -190,13 +181,13 @@ func (p *Producer) claim(d broadway.Demand) (total int, short bool, err error) {
 		left, bytes, open = left-granted, bytes-weight, open-1
 		if need > 0 {
 			p.first = i // what did not fit comes first the next time
-			return total, short, nil
+			return total, nil
 		}
 	}
 	if total > 0 {
 		p.first = (p.runs[0].lease.partition + 1) % len(p.leases)
 	}
-	return total, short, nil
+	return total, nil
 }
 
 // fit is how many of the first n messages of part weigh at most bytes, how much
@@ -217,6 +208,7 @@ func (p *Producer) lease(i int) *lease {
 	if p.leases[i] == nil {
 		l := &lease{partition: i, limit: p.limit, slabs: make(map[int64]*slab)}
 		l.ref = broadway.NewAckRef(p, l, p.limit)
+		l.ref.OnRoom(p.queue.roused)
 		p.leases[i] = l
 	}
 	return p.leases[i]

@@ -252,6 +252,13 @@ func (q *Queue) wake() {
 	}
 }
 
+// roused is wake for callers that do not hold queue.mu.
+func (q *Queue) roused() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.wake()
+}
+
 // nextChange is closed at the next change. q.mu is held.
 func (q *Queue) nextChange() <-chan struct{} {
 	if q.changed == nil {
