@@ -118,7 +118,7 @@ func TestDeadLetterSaysWhy(t *testing.T) {
 	for key, want := range map[string]string{
 		acknowledgers.HeaderReason:   "does not parse",
 		acknowledgers.HeaderAttempts: "2",
-		acknowledgers.HeaderStage:  "processor",
+		acknowledgers.HeaderStage:    "processor",
 		acknowledgers.HeaderTime:     "2026-11-23T11:00:00.000Z",
 	} {
 		if got := header(r, key); got != want {
