@@ -192,12 +192,15 @@ func (l rabbitLauncher) evaluate(ctx context.Context, dir string, s state, expre
 	cmd.Env = append(os.Environ(), l.environ(dir, s)...)
 	cmd.WaitDelay = time.Second
 	text, err := cmd.CombinedOutput()
-	result := strings.TrimSpace(string(bytes.TrimSpace(text)))
+	result := string(bytes.TrimSpace(text))
 	if inner, ok := strings.CutPrefix(result, "{ok, "); ok {
 		result = strings.TrimSuffix(inner, "}")
 	}
-	if err != nil || strings.HasPrefix(result, "{error") || strings.HasPrefix(result, "{'EXIT'") {
-		return "", fmt.Errorf("rabbitmq does not evaluate %q: %s (%v)", expression, result, err)
+	if strings.HasPrefix(result, "{error") || strings.HasPrefix(result, "{'EXIT'") {
+		err = errors.Join(err, errors.New("it fails"))
+	}
+	if err != nil {
+		return "", fmt.Errorf("rabbitmq does not evaluate %q: %w: %s", expression, err, result)
 	}
 	return result, nil
 }

@@ -75,11 +75,6 @@ func (s source) at(node ast.Node) string {
 	return position.Filename + ":" + strconv.Itoa(position.Line)
 }
 
-// lines counts from the first to the last line of a node.
-func (s source) lines(node ast.Node) int {
-	return s.files.Position(node.End()-1).Line - s.files.Position(node.Pos()).Line + 1
-}
-
 // where is the file:line of an import.
 func where(t *testing.T, p listed, imported string) string {
 	t.Helper()

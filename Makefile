@@ -1,0 +1,36 @@
+# The first target lists the others.
+.DEFAULT_GOAL := help
+.PHONY: help test short lint fmt vet fuzz news up down ci
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: ## Run all tests, with the race detector and on real brokers; sets up what is missing
+	@./scripts/test
+
+short: ## Run the tests that need no broker
+	go test -short -race ./...
+
+lint: ## Run the linters (golangci-lint, at the version that .ci/run pins)
+	@bash .ci/run lint
+
+fmt: ## Format the code
+	gofmt -l -w .
+
+vet: ## Vet for Linux, macOS and Windows
+	@bash .ci/run vet
+
+fuzz: ## Fuzz each target for a while: make fuzz FUZZTIME=1m
+	@FUZZTIME=$(or $(FUZZTIME),10s) bash .ci/run fuzz
+
+news: ## Run the flagship example
+	go run ./examples/news
+
+up: ## Start Kafka and RabbitMQ in Docker, on loopback
+	docker compose up --detach --wait
+
+down: ## Stop them and forget their data
+	docker compose down --volumes
+
+ci: ## Run everything that CI runs
+	@bash .ci/run
