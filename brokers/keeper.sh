@@ -12,12 +12,15 @@
 		(while kill -0 "$until" 2>/dev/null; do sleep 1; done) 3<&- 4>&- >users &
 	fi
 	# A user opens the fifo, creates "joined", then looks whether "ready" is there; here "ready" goes first and the fifo is read
-	# again afterwards. So whoever saw "ready" is waited for, and whoever did not starts a broker of its own.
+	# again afterwards. So whoever saw "ready" is waited for, and whoever did not starts a broker of its own. ("joined" only makes
+	# the broker stay for those who come while it lingers. One that comes just before it is removed is waited for all the same, but
+	# those after it start another broker.)
 	(
 		while :; do
 			cat <&3 >/dev/null
+			rm -f joined
 			sleep "$linger"
-			rm joined 2>/dev/null || break
+			[ -e joined ] || break
 		done
 		rm -f ready
 		cat <&3 >/dev/null
