@@ -35,6 +35,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"syscall"
 )
 
 func main() {
@@ -46,7 +47,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "news:", err)
 		os.Exit(2)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// The first interrupt drains; a second one finds Go's default, and ends us.
 	context.AfterFunc(ctx, stop)
 	err = run(ctx, o, os.Stdout, os.Stderr)

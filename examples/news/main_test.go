@@ -7,8 +7,10 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -304,4 +306,74 @@ func TestADatabaseFindsItsSiteAgain(t *testing.T) {
 			t.Errorf("%+v, %v", s, err)
 		}
 	}
+}
+
+// noticeboard is a screen that can be read while it is written.
+type noticeboard struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *noticeboard) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *noticeboard) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func TestMetricsCanBePolledWhileItRuns(t *testing.T) {
+	o := flags(t, "-queue", "embedded", "-posts", "120", "-faults", "none", "-metrics", "127.0.0.1:0", "-workers", "4")
+	screen := &noticeboard{}
+	var count atomic.Int64
+	scraped := make(chan string, 1)
+	o.around = func(b broadway.Processor) broadway.Processor {
+		return func(ctx context.Context, m *broadway.Message) error {
+			if count.Add(1) == 110 { // two batches of fifty were reported, or will be soon
+				scraped <- scrape(ctx, t, screen)
+			}
+			return b(ctx, m)
+		}
+	}
+	if err := run(t.Context(), o, io.Discard, screen); err != nil {
+		t.Fatal(err)
+	}
+	got := <-scraped
+	for _, want := range []string{
+		`news_publications_total{format="html",outcome="published",platform="site"}`, `news_publication_seconds_bucket{platform="mastodon"`,
+		`broadway_fetched_messages_total{pipeline="ingest"`, `broadway_unsettled_messages_bound{pipeline="news"}`,
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s", want)
+		}
+	}
+}
+
+// scrape reads the metrics at the address on the screen.
+func scrape(ctx context.Context, t *testing.T, screen *noticeboard) string {
+	_, address, found := strings.Cut(screen.String(), "metrics: ")
+	if !found {
+		t.Errorf("no address on the screen: %s", screen)
+		return ""
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSpace(address), nil)
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	resp, err := client.Do(r)
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err := errors.Join(err, resp.Body.Close()); err != nil {
+		t.Error(err)
+	}
+	return string(body)
 }

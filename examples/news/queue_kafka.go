@@ -138,6 +138,7 @@ func (q *kafkaQueue) source() broadway.Producer {
 	return kafka.NewProducer(kafka.Config{
 		Brokers: q.brokers, Topics: []string{q.topic}, Group: q.topic,
 		CommitInterval: 100 * time.Millisecond, Logger: q.system.logger,
+		SessionTimeout: 6 * time.Second, // how long the group waits for a member that was killed
 	})
 }
 

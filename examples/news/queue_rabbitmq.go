@@ -34,9 +34,12 @@ func openRabbitMQ(_ context.Context, s *system, name string) (queue, error) {
 
 // declare makes the queues, and asks what waits in ours.
 func (q *rabbitQueue) declare() (err error) {
+	if _, err := amqp.ParseURI(q.url); err != nil {
+		return errors.New("-rabbitmq is not an amqp:// URL") // err would quote the password
+	}
 	conn, err := amqp.Dial(q.url)
 	if err != nil {
-		return fmt.Errorf("rabbitmq: %w", err) // it does not quote the address
+		return fmt.Errorf("rabbitmq: %w", err)
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	ch, err := conn.Channel()
