@@ -186,7 +186,7 @@ func TestNilIsNotEmptyAndHeadersKeepTheirOrder(t *testing.T) {
 	if _, ok := meta.Header("c"); ok {
 		t.Error("Header(c) exists")
 	}
-	if meta.Timestamp.UnixMilli() != 1234 || second.ID() != "orders/3/1" || meta.MessageOrigin() != "orders" {
+	if meta.Time().UnixMilli() != 1234 || second.ID() != "orders/3/1" || meta.MessageOrigin() != "orders" {
 		t.Errorf("metadata %+v, id %s", meta, second.ID())
 	}
 }

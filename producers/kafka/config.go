@@ -21,7 +21,7 @@ const (
 	DefaultCommitInterval    = time.Second
 	DefaultMaxWait           = 250 * time.Millisecond
 	DefaultMinBytes          = 1
-	DefaultMaxBytes          = 4 << 20
+	DefaultMaxBytes          = 8 << 20
 	DefaultMaxPartitionBytes = 1 << 20
 	DefaultMaxBatchBytes     = 64 << 20
 	DefaultWindow            = 1000
@@ -157,7 +157,7 @@ type Config struct {
 	// MinBytes is what makes a long poll answer. Default 1.
 	MinBytes int
 	// MaxBytes bounds one response of a broker, all partitions together; a
-	// first batch that is larger passes. Default 4 MiB.
+	// first batch that is larger passes. Default 8 MiB.
 	MaxBytes int
 	// MaxPartitionBytes bounds one response's part of a partition, likewise.
 	// Default 1 MiB.

@@ -150,7 +150,7 @@ func roundTrip(rw io.ReadWriter, c *conn, request kmsg.Request, clientID string,
 }
 
 // readFrame reads one length-prefixed answer. A length that is a lie costs at
-// most what has really arrived, twice.
+// most a few MiB more than what has really arrived, twice.
 func readFrame(r io.Reader, most int) ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -160,7 +160,7 @@ func readFrame(r io.Reader, most int) ([]byte, error) {
 	if size < 4 || size > int64(most) {
 		return nil, fmt.Errorf("kafka: the broker announces an answer of %d bytes, and %d are the most", size, most)
 	}
-	const trusted = 8 << 20
+	const trusted = 16 << 20
 	frame := make([]byte, min(size, trusted))
 	for at := 0; ; {
 		n, err := io.ReadFull(r, frame[at:])
@@ -289,11 +289,11 @@ func (w *wire) try(ctx context.Context, node int32, request kmsg.Request, most i
 		if response, err = w.send(ctx, addr, e); err == nil {
 			return response, nil
 		}
-		if !isGone(err) || w.network.isDown() {
+		if !e.reached.Load() && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
+			err = fmt.Errorf("%s: %w", w.hint, err)
 			break
 		}
-		if !e.reached.Load() {
-			err = fmt.Errorf("%s: %w", w.hint, err)
+		if !isGone(err) || w.network.isDown() {
 			break
 		}
 	}

@@ -54,15 +54,7 @@ func (s *session) fetchLoop() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		now := time.Now()
-		plans, again := s.plans(now)
-		for _, p := range plans {
-			wg.Go(func() { s.execute(p) })
-		}
-		if again.IsZero() {
-			again = now.Add(time.Hour)
-		}
-		timer.Reset(time.Until(again))
+		timer.Reset(time.Until(s.launch(&wg)))
 		select {
 		case <-s.draining:
 			return
@@ -70,6 +62,25 @@ func (s *session) fetchLoop() {
 		case <-timer.C:
 		}
 	}
+}
+
+// launch starts the exchanges that may be made now, and says when to look again.
+// Whoever has finished one looks himself at once: the next request is on its way
+// before the answer just had is decoded.
+func (s *session) launch(wg *sync.WaitGroup) (again time.Time) {
+	now := time.Now()
+	plans, again := s.plans(now)
+	for _, p := range plans {
+		wg.Go(func() {
+			s.execute(p)
+			s.launch(wg)
+			kick(s.fetchKick) // for the time to look again
+		})
+	}
+	if again.IsZero() {
+		again = now.Add(time.Hour)
+	}
+	return again
 }
 
 // plans decides which exchanges to make now, and when to look again.
@@ -275,7 +286,6 @@ func (s *session) execute(p *plan) {
 	}
 	s.mu.Unlock()
 	s.producer.wake()
-	kick(s.fetchKick)
 }
 
 // exchange asks for records.

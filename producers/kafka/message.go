@@ -15,24 +15,25 @@ type Metadata struct {
 	Topic     string
 	Partition int
 	Offset    int64
-	// Timestamp is when the message was made, or appended, as its topic says.
-	Timestamp time.Time
 	// Key is nil when the message has none.
 	Key []byte
 
-	headers   []byte
-	headCount int
+	timestamp int64  // milliseconds since 1970
+	headers   []byte // their number, and as encoded
 }
+
+// Time is when the message was made, or appended, as its topic says.
+func (m *Metadata) Time() time.Time { return time.UnixMilli(m.timestamp) }
 
 // Headers decodes the headers, in their order. Each call allocates; values alias
 // the message.
-func (m *Metadata) Headers() []broadway.Header { return decodeHeaders(m.headers, m.headCount) }
+func (m *Metadata) Headers() []broadway.Header { return decodeHeaders(m.headers) }
 
 // Header is the value of the last header of that name, and whether there is one.
 // It does not allocate.
 func (m *Metadata) Header(name string) (value []byte, ok bool) {
 	r := reader{src: m.headers}
-	for range m.headCount {
+	for range r.varint() {
 		key := r.span(r.varint())
 		v := r.bytes()
 		if string(key) == name {

@@ -99,15 +99,16 @@ func (p *Producer) salt(name topicPartition) uint64 { return maphash.Comparable(
 // Connect makes the first connection, and lets the member join its group: that
 // goes on, and is tried again without end, in the background.
 func (p *Producer) Connect(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, p.wire.network.cut)
-	defer stop()
 	if p.cfg.SASL != nil && p.cfg.TLS == nil && p.firstTime() {
 		p.cfg.Logger.Warn("kafka: authenticating without TLS", "mechanism", string(p.cfg.SASL.Mechanism))
 	}
-	states, err := p.cluster.describe()
+	states, err := p.wire.describe(ctx, p.cfg.Topics)
+	if err != nil && ctx.Err() != nil {
+		err = errors.Join(context.Cause(ctx), err)
+	}
 	p.described(err)
 	if err != nil {
-		return errors.Join(context.Cause(ctx), err)
+		return err
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()

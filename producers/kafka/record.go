@@ -12,12 +12,12 @@ type record struct {
 	timestamp int64 // milliseconds since 1970
 	key       []byte
 	value     []byte
-	headers   []byte // as encoded, checked; see headerReader
-	headCount int
+	headers   []byte // their number, and as encoded; checked
 }
 
-// size is what the record weighs against a demand.
-func (r *record) size() int64 { return int64(len(r.key) + len(r.value) + len(r.headers)) }
+// size is what the record weighs against a demand. The number of headers does not
+// count: it takes a byte even when there are none.
+func (r *record) size() int64 { return int64(len(r.key) + len(r.value) + len(r.headers) - 1) }
 
 // reader takes varints and byte strings off a slice. After the first mistake it
 // is bad and returns zeros.
@@ -30,8 +30,19 @@ func (r *reader) fail() {
 	r.bad, r.src = true, nil
 }
 
-// varint is zigzag-encoded.
+// varint is zigzag-encoded. Nearly all in a record take one or two bytes.
 func (r *reader) varint() int64 {
+	if len(r.src) >= 2 {
+		a, b := r.src[0], r.src[1]
+		if a < 0x80 {
+			r.src = r.src[1:]
+			return int64(a>>1) ^ -int64(a&1)
+		}
+		if b < 0x80 {
+			r.src = r.src[2:]
+			return (int64(b)<<6 | int64(a&0x7f)>>1) ^ -int64(a&1)
+		}
+	}
 	v, n := binary.Varint(r.src)
 	if n <= 0 {
 		r.fail()
@@ -76,9 +87,8 @@ func nextRecord(src []byte, batch *batchInfo, rec *record) (rest []byte, err err
 	rec.offset = batch.base + r.varint()
 	rec.key = r.bytes()
 	rec.value = r.bytes()
-	count := r.varint()
 	rec.headers = r.src
-	rec.headCount = int(count)
+	count := r.varint()
 	if count < 0 || count > int64(len(r.src)) {
 		r.fail()
 	}
@@ -99,12 +109,13 @@ func nextRecord(src []byte, batch *batchInfo, rec *record) (rest []byte, err err
 }
 
 // decodeHeaders reads what nextRecord has checked.
-func decodeHeaders(encoded []byte, count int) []broadway.Header {
-	if count == 0 {
+func decodeHeaders(encoded []byte) []broadway.Header {
+	r := reader{src: encoded}
+	count := r.varint()
+	if count <= 0 {
 		return nil
 	}
 	headers := make([]broadway.Header, count)
-	r := reader{src: encoded}
 	for i := range headers {
 		headers[i].Key = string(r.span(r.varint()))
 		headers[i].Value = r.bytes()

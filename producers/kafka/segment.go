@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math"
-	"time"
 
 	"github.com/gobroadway/gobroadway/broadway"
 )
@@ -61,15 +60,10 @@ func newDecoder(cfg Config) *decoder {
 }
 
 // peek is the next record to hand out, nil when there is none left. Errors wrap
-// errCorrupt. Decompressors are other people's code, and their input is the
-// producer's: a panic is an error about this batch.
-func (s *segment) peek(d *decoder) (rec *record, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			rec, err = nil, corrupt("decoding panicked: %v", r)
-		}
-	}()
+// errCorrupt.
+func (s *segment) peek(d *decoder) (*record, error) {
 	for !s.peeked {
+		var err error
 		switch {
 		case s.open && s.unread > 0:
 			err = s.read()
@@ -198,8 +192,16 @@ type haul struct {
 }
 
 // fill hands out up to most records of s that weigh up to bytes in sum, as
-// messages of own. It allocates per call, not per message.
+// messages of own. It allocates per call, not per message. Decompressors are
+// other people's code, and their input is the log's: a panic is an error about
+// this batch.
 func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *haul) {
+	defer func() {
+		if r := recover(); r != nil {
+			h.err = corrupt("decoding panicked: %v", r)
+			h.next = s.next
+		}
+	}()
 	n := int(min(int64(most), s.waiting()))
 	messages := make([]broadway.Message, n)
 	metas := make([]Metadata, n)
@@ -258,10 +260,9 @@ func (o *ownership) shape(rec *record, m *broadway.Message, meta *Metadata) {
 		Topic:     o.part.name.topic,
 		Partition: int(o.part.name.partition),
 		Offset:    rec.offset,
-		Timestamp: time.UnixMilli(rec.timestamp),
 		Key:       rec.key,
+		timestamp: rec.timestamp,
 		headers:   rec.headers,
-		headCount: rec.headCount,
 	}
 	m.Init(o.ref, rec.offset, rec.value)
 	m.Metadata = meta
