@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"os"
@@ -9,6 +10,8 @@ import (
 	"github.com/mattn/go-isatty"
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/decor"
+
+	"github.com/gobroadway/gobroadway/examples/news/internal/render"
 )
 
 // progress draws bars on a terminal until ctx ends. On anything else it says
@@ -27,7 +30,7 @@ func (s *system) progress(ctx context.Context, f flow) {
 	pipelines := f.pipelines()
 	first, last := pipelines[0], pipelines[len(pipelines)-1]
 	calls := func() string { return plural(s.world.Ledger().Counts().Calls, "API call") }
-	under := func() string { return last.Stats().WaitingFor }
+	under := func() string { return "waits for " + render.Cut(cmp.Or(last.Stats().WaitingFor, "nothing"), 40) }
 	a := bar("A ingested", calls)
 	c := bar("C reported", under)
 	ticker := time.NewTicker(100 * time.Millisecond)

@@ -84,7 +84,7 @@ func (s *system) audit(ctx context.Context, interrupted bool) (summary, error) {
 	for _, id := range e.Renderings[s.site.Format()] {
 		e.Effects = append(e.Effects, audit.Effect{Platform: s.site.Name(), Post: id})
 	}
-	return s.sum(audit.Judge(e), len(e.Posts), len(rows), interrupted), nil
+	return s.sum(audit.Judge(e), len(e.Posts), interrupted), nil
 }
 
 // expected lists the posts that should have gone through, by the source's own
@@ -101,10 +101,10 @@ func (s *system) expected(served []string, interrupted bool, after string) []str
 	return served[:max(min(n, len(served)), 0)]
 }
 
-func (s *system) sum(v audit.Verdict, posts, rows int, interrupted bool) summary {
+func (s *system) sum(v audit.Verdict, posts int, interrupted bool) summary {
 	out := summary{
 		Posts: posts, Renderings: v.Renderings, Published: v.Published, Retries: v.Retries, DeadLetters: v.GivenUp,
-		Duplicates: v.Duplicates, Lost: v.Lost, Rows: rows, Calls: s.world.Ledger().Counts().Calls,
+		Duplicates: v.Duplicates, Lost: v.Lost, Rows: v.Rows, Calls: s.world.Ledger().Counts().Calls,
 		Queue: s.opts.queue, Database: s.store.Name(), Site: s.site.Dir(), Interrupted: interrupted, index: s.site.Index(),
 	}
 	if s.opts.queue != queueNone {
