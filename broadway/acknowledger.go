@@ -48,6 +48,7 @@ type AckRef struct {
 	limit     int
 	unsettled int
 	onDrain   func(*AckRef)
+	onFull    func()
 	onRoom    func()
 	full      *atomic.Int64 // the pipeline's count of references at their limit
 	counted   bool          // in full
@@ -111,9 +112,14 @@ func (r *AckRef) Room() int {
 // SetLimit changes the limit of r. What is unsettled already stays so.
 func (r *AckRef) SetLimit(limit int) {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.limit = limit
 	r.countLocked()
+	onFull := r.onFull
+	full := r.counted
+	r.mu.Unlock()
+	if full && onFull != nil {
+		onFull()
+	}
 }
 
 // OnRoom makes f run whenever messages of r that was at its limit have settled, so
@@ -180,20 +186,22 @@ func (r *AckRef) Ended() bool { return r.phase.Load() == refEnded }
 // Draining says whether r hands out no more messages: it drains or has ended.
 func (r *AckRef) Draining() bool { return r.phase.Load() != refLive }
 
-// bind makes hook run at Drain, at once when r drains already, and r count in
-// full while it is at its limit.
-func (r *AckRef) bind(hook func(*AckRef), full *atomic.Int64) {
+// bind makes onDrain run at Drain, onFull when a limit is lowered to what is
+// unsettled, and r count in full while it is at its limit.
+func (r *AckRef) bind(onDrain func(*AckRef), onFull func(), full *atomic.Int64) {
 	r.mu.Lock()
-	first := r.onDrain == nil
-	if first {
-		r.onDrain, r.full = hook, full
+	defer r.mu.Unlock()
+	if r.onDrain == nil {
+		r.onDrain, r.onFull, r.full = onDrain, onFull, full
 		r.countLocked()
 	}
-	draining := r.phase.Load() != refLive
-	r.mu.Unlock()
-	if first && draining {
-		hook(r)
-	}
+}
+
+// isFull says whether r can take no more while it is live.
+func (r *AckRef) isFull() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.counted
 }
 
 // countLocked keeps full true.
@@ -378,6 +386,11 @@ func (s *settler) release(ctx context.Context, ref *AckRef, messages []*Message)
 	if !ok || len(messages) == 0 {
 		return
 	}
+	defer func() {
+		if v := recover(); v != nil {
+			s.p.log().Error("giving back panicked", "producer", s.source.name, "messages", len(messages), "panic", v)
+		}
+	}()
 	if err := r.Release(ctx, ref, messages); err != nil {
 		s.p.log().Error("giving back failed", "producer", s.source.name, "messages", len(messages), "err", err)
 	}

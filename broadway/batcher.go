@@ -25,8 +25,11 @@ type batcher struct {
 	// Written by many.
 	held, highest atomic.Int64 // messages, from a processor to their settling
 	scan          atomic.Bool  // some reference drains: look at the open batches
-	pressed       atomic.Bool  // a message came that may not be held
-	fullest       atomic.Int64 // size of the fullest open batch, 0 unless a reporter is idle
+	flush         atomic.Bool  // close all open batches once
+	finishedAt    atomic.Int64 // when a report ended last, or the first one began
+	slowest       atomic.Int64 // the longest report so far, nanoseconds
+	blockedNow    atomic.Bool  // no report has ended for long: see checkBlocked
+	fullest       atomic.Int64 // size of the fullest open batch that a reporter could take, else 0
 	opened        atomic.Int64
 	closed        atomic.Int64
 	reporting     atomic.Int64
@@ -86,28 +89,59 @@ func (b *batcher) ordered() bool { return b.p.cfg.Processor.PartitionBy != nil }
 // put takes over a processed message.
 func (b *batcher) put(m *Message) { b.box.post(m) }
 
-// hold counts a message that comes, and says whether the batcher may hold it: not
-// above its bound, nor into the reserve of other batchers.
+// minBlocked is how long no report must have ended, at least, before a batcher
+// counts as blocked.
+const minBlocked = time.Second
+
+// hold counts a message that comes, and says whether the batcher takes it. Above
+// its share a batcher that works takes what is on its way, and the sources are not
+// asked for more; one that is blocked refuses. So it does not with PartitionBy,
+// since what is given back loses its place.
 func (b *batcher) hold() bool {
 	n := b.held.Add(1)
-	if n <= b.reserve() {
-		b.raise(n)
-		return true
+	if b.blockedNow.Load() && !b.ordered() && n > b.share() {
+		b.held.Add(-1)
+		return false
 	}
+	b.raise(n)
+	return true
+}
+
+// overfull says that the batcher has its share.
+func (b *batcher) overfull() bool {
+	return len(b.p.batchers) > 1 && !b.ordered() && b.held.Load() >= b.share()
+}
+
+// share is what the batcher may hold: its bound, unless that would be at the cost
+// of what is reserved for the others.
+func (b *batcher) share() int64 {
 	room := int64(b.p.cfg.MaxUnsettled)
 	for _, other := range b.p.batchers {
 		if other != b {
 			room -= max(other.held.Load(), other.reserve())
 		}
 	}
-	if n > min(b.bound(), room) {
-		b.held.Add(-1)
-		b.pressed.Store(true)
-		b.box.nudge()
+	return max(min(b.bound(), room), b.reserve())
+}
+
+// checkBlocked says whether the batcher has become blocked: no report has ended
+// for a second, and for four times the longest so far.
+func (b *batcher) checkBlocked(now time.Time) bool {
+	busy := int(b.reporting.Load()) == b.cfg.Concurrency
+	since := time.Duration(now.UnixNano() - b.finishedAt.Load())
+	if !busy || since < max(minBlocked, 4*time.Duration(b.slowest.Load())) {
 		return false
 	}
-	b.raise(n)
-	return true
+	return !b.blockedNow.Swap(true)
+}
+
+// works is told of the begin and the end of reports.
+func (b *batcher) works(took time.Duration) {
+	b.finishedAt.Store(time.Now().UnixNano())
+	b.slowest.Store(max(b.slowest.Load(), int64(took))) // one of two at once may be lost
+	if b.blockedNow.Swap(false) {
+		b.p.ledger.look()
+	}
 }
 
 func (b *batcher) raise(n int64) {
@@ -201,6 +235,7 @@ func (b *batcher) resolve(r report) {
 	for _, again := range r.retries {
 		key := again.message.lane
 		if trials[key] {
+			b.p.parker.retries.vacate()
 			b.blocked[key].aside = append(b.blocked[key].aside, again.message)
 			continue
 		}
@@ -234,7 +269,7 @@ func (b *batcher) setAside(key uint64, shard int) {
 			k.aside = o.strip(key, k.aside)
 		}
 	}
-	slices.SortFunc(k.aside, func(x, y *Message) int { return cmp.Compare(x.arrival, y.arrival) })
+	slices.SortStableFunc(k.aside, func(x, y *Message) int { return cmp.Compare(x.arrival, y.arrival) })
 }
 
 // strip moves the members of key to the end of aside.
@@ -248,6 +283,7 @@ func (o *openBatch) strip(key uint64, aside []*Message) []*Message {
 			kept = append(kept, m)
 		}
 	}
+	clear(o.Messages[len(kept):])
 	o.Messages = kept
 	return aside
 }
@@ -284,9 +320,6 @@ func (b *batcher) take(m *Message) {
 
 // join puts m into the open batch of its key, and closes that when it is full.
 func (b *batcher) join(m *Message, now time.Time) {
-	if m.BatchKey == "" && b.cfg.KeyBy != nil {
-		m.BatchKey = b.cfg.KeyBy(m)
-	}
 	id := batchID{key: m.BatchKey}
 	if b.ordered() {
 		id.shard = int(mix(m.lane) >> 8 % uint64(len(b.busy)))
@@ -303,10 +336,12 @@ func (b *batcher) join(m *Message, now time.Time) {
 	}
 	o.Messages = append(o.Messages, m)
 	o.Bytes += m.size
-	complete := o.state != nil && o.state.Add(m)
+	complete := o.state != nil && b.policy(func() bool { return o.state.Add(m) }, true)
 	switch {
 	case len(o.Messages) >= b.cfg.Size:
 		b.close(o, TriggerSize)
+	case b.cfg.Bytes > 0 && o.Bytes >= b.cfg.Bytes:
+		b.close(o, TriggerBytes)
 	case m.BatchMode == Flush:
 		b.close(o, TriggerFlush)
 	case m.ref.Draining():
@@ -314,8 +349,19 @@ func (b *batcher) join(m *Message, now time.Time) {
 	case complete:
 		b.close(o, TriggerPolicy)
 	case o.state != nil:
-		b.schedule(o, o.state.Deadline())
+		b.policy(func() bool { b.schedule(o, o.state.Deadline()); return true }, true)
 	}
+}
+
+// policy asks the user's Policy, and answers for it when it panics.
+func (b *batcher) policy(ask func() bool, otherwise bool) (answer bool) {
+	defer func() {
+		if v := recover(); v != nil {
+			b.p.log().Error("the batch policy panicked", "batcher", b.cfg.Name, "panic", v)
+			answer = otherwise
+		}
+	}()
+	return ask()
 }
 
 // fits says whether m may join o, and if not, why o is closed before it.
@@ -323,7 +369,10 @@ func (b *batcher) fits(o *openBatch, m *Message) (Trigger, bool) {
 	if b.cfg.Bytes > 0 && len(o.Messages) > 0 && o.Bytes+m.size > b.cfg.Bytes {
 		return TriggerBytes, false
 	}
-	return TriggerPolicy, o.state == nil || len(o.Messages) == 0 || o.state.Fits(m)
+	if o.state == nil || len(o.Messages) == 0 {
+		return TriggerPolicy, true
+	}
+	return TriggerPolicy, b.policy(func() bool { return o.state.Fits(m) }, true)
 }
 
 // begin opens a batch.
@@ -331,7 +380,7 @@ func (b *batcher) begin(id batchID, now time.Time) *openBatch {
 	o := &openBatch{Batch: Batch{Batcher: b.cfg.Name, Key: id.key}, id: id, index: -1}
 	b.open[id] = o
 	if b.cfg.Policy != nil {
-		o.state = b.cfg.Policy.Open(now)
+		b.policy(func() bool { o.state = b.cfg.Policy.Open(now); return true }, true)
 	}
 	if b.cfg.Timeout > 0 {
 		b.schedule(o, now.Add(b.cfg.Timeout))
@@ -382,19 +431,22 @@ func (b *batcher) closeDue(now time.Time) {
 }
 
 // relieve closes open batches that cannot grow: all of them when nothing more
-// comes; the fullest when no credit is free, or no room in this batcher. A worker
+// comes; when no credit is free, the fullest that a reporter could take. A worker
 // that is idle says that no message waits before the batcher.
 func (b *batcher) relieve() {
-	pressed := b.pressed.Swap(false)
+	flush := b.flush.Swap(false)
 	switch {
-	case len(b.open) > 0 && (b.p.cut.Load() || b.p.quiescing() && b.p.pool.idle()):
+	case b.p.cut.Load():
+		b.giveUp()
+	case flush || b.p.quiescing() && b.p.pool.idle():
 		for _, o := range b.open {
 			b.close(o, TriggerDrain)
 		}
-	case len(b.open) > 0 && pressed && b.idleReporter():
-		b.close(b.fullestOpen(), TriggerPressure)
-	case len(b.open) > 0 && b.p.pool.idle() && b.idleReporter() && b.p.starved():
+	case b.overfull() || b.p.pool.idle() && b.p.starved():
 		fullest := b.fullestOpen()
+		if fullest == nil {
+			break
+		}
 		b.fullest.Store(int64(len(fullest.Messages)))
 		if !b.p.mayRelieve(b) {
 			return
@@ -406,14 +458,37 @@ func (b *batcher) relieve() {
 	}
 }
 
-func (b *batcher) idleReporter() bool {
-	return int(b.reporting.Load())+b.closedCount() < b.cfg.Concurrency
+// giveUp releases what no reporter has: their time is over.
+func (b *batcher) giveUp() {
+	for _, o := range b.open {
+		b.close(o, TriggerDrain)
+	}
+	for shard, waiting := range b.ready {
+		for _, o := range waiting {
+			b.p.release(o.Messages...)
+		}
+		b.ready[shard] = nil
+	}
+	for _, k := range b.blocked {
+		b.p.release(k.aside...)
+		k.aside = nil
+	}
 }
 
+// fullestOpen is the fullest open batch that a reporter could take at once, nil
+// when there is none. While credit is free, and only some references are at their
+// limit, it is one that holds messages of those.
 func (b *batcher) fullestOpen() *openBatch {
+	if int(b.reporting.Load()) >= b.cfg.Concurrency {
+		return nil
+	}
+	all := b.overfull() || b.p.ledger.starved()
 	var fullest *openBatch
 	for _, o := range b.open {
-		if fullest == nil || len(o.Messages) > len(fullest.Messages) {
+		if b.busy[o.id.shard] || len(b.ready[o.id.shard]) > 0 || fullest != nil && len(o.Messages) <= len(fullest.Messages) {
+			continue
+		}
+		if all || slices.ContainsFunc(o.Messages, func(m *Message) bool { return m.ref.isFull() }) {
 			fullest = o
 		}
 	}
@@ -440,7 +515,9 @@ func (b *batcher) dispatch() {
 		}
 		tried = 0
 		b.busy[shard] = b.ordered()
-		b.reporting.Add(1)
+		if b.reporting.Add(1) == 1 {
+			b.works(0)
+		}
 		b.jobs <- o // never blocks: fewer are out than there are reporters
 		if b.ordered() {
 			b.turn++
@@ -492,6 +569,7 @@ func (d *deadlines) Push(x any) {
 func (d *deadlines) Pop() any {
 	old := *d
 	o := old[len(old)-1]
+	old[len(old)-1] = nil
 	*d = old[:len(old)-1]
 	o.index = -1
 	return o

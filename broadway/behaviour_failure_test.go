@@ -289,7 +289,7 @@ func TestRetriesResumeWhereTheyFailed(t *testing.T) {
 }
 
 // Advice of a handler's error: Reject ends the attempts, Retry sets the wait, and
-// Unavailable does not count.
+// Unavailable does not count, but backs off all the same.
 func TestErrorsCarryAdvice(t *testing.T) {
 	var attempts []int
 	var errs []error
@@ -314,7 +314,7 @@ func TestErrorsCarryAdvice(t *testing.T) {
 			{[]error{broadway.Reject(errNo)}, "failed", []int{1}, 0},
 			{[]error{broadway.Retry(errNo, time.Minute)}, "succeeded", []int{1, 2}, time.Minute},
 			{[]error{broadway.Retry(errNo, time.Minute), errNo}, "failed", []int{1, 2}, time.Minute},
-			{[]error{broadway.Unavailable(errNo), broadway.Unavailable(errNo), broadway.Unavailable(errNo)}, "succeeded", []int{1, 1, 1, 1}, 3 * time.Millisecond},
+			{[]error{broadway.Unavailable(errNo), broadway.Unavailable(errNo), broadway.Unavailable(errNo)}, "succeeded", []int{1, 1, 1, 1}, 7 * time.Millisecond},
 			{[]error{fmt.Errorf("wrapped: %w", broadway.Reject(errNo))}, "failed", []int{1}, 0},
 		} {
 			attempts, errs = nil, c.errs

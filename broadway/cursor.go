@@ -33,7 +33,7 @@ func newCursor(l *pool) *cursor {
 }
 
 func (c *cursor) publish(messages []*Message) {
-	low := len(messages) - c.pool.cfg.Concurrency*c.pool.cfg.MinDemand
+	low := len(messages) - max(c.pool.cfg.Concurrency*c.pool.cfg.MinDemand, 1)
 	c.link(&span{messages: messages, low: int64(max(low, 0))})
 	for range min(len(messages), int(c.pool.resting.Load())) {
 		select {

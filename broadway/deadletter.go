@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 )
@@ -35,7 +36,7 @@ func (d *deadLetters) put(m *Message) { d.box.post(m) }
 // run publishes until stop is closed. When ctx ends, what is left is released.
 func (d *deadLetters) run(ctx context.Context, stop <-chan struct{}) {
 	var pending []*Message
-	failures := 0
+	tried, failures := 0, 0 // of pending since the last wait; waits in a row
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -48,11 +49,13 @@ func (d *deadLetters) run(ctx context.Context, stop <-chan struct{}) {
 		}
 		wait := time.Hour
 		if len(pending) > 0 {
-			var ok bool
-			if pending, ok = d.publish(ctx, pending); ok {
+			var refused int
+			pending, refused = d.publish(ctx, pending)
+			if tried += refused; tried < len(pending) || len(pending) == 0 {
 				failures = 0
 				continue
 			}
+			tried = 0
 			failures++
 			wait = d.p.cfg.ReconnectBackoff.Delay(failures, rand.Float64())
 		}
@@ -87,8 +90,8 @@ func (d *deadLetters) sleep(ctx context.Context, timer *time.Timer, stop <-chan 
 }
 
 // publish publishes the first of pending, settles what is confirmed, and returns
-// the rest, and whether everything was confirmed.
-func (d *deadLetters) publish(ctx context.Context, pending []*Message) ([]*Message, bool) {
+// the rest, and how many at its end were not confirmed.
+func (d *deadLetters) publish(ctx context.Context, pending []*Message) ([]*Message, int) {
 	batch := pending[:min(len(pending), deadLetterBatch)]
 	err := d.call(ctx, batch)
 	d.report(err)
@@ -96,7 +99,7 @@ func (d *deadLetters) publish(ctx context.Context, pending []*Message) ([]*Messa
 	if broken != nil {
 		outcome, _ = outcomes(batch, broken)
 	}
-	var left []*Message
+	var left []*Message // to the end of the line: others may be confirmed
 	for i, m := range batch {
 		if outcome != nil && outcome[i] != nil {
 			left = append(left, m)
@@ -104,7 +107,7 @@ func (d *deadLetters) publish(ctx context.Context, pending []*Message) ([]*Messa
 			d.p.settle(m, stateDeadLettered)
 		}
 	}
-	return append(left, pending[len(batch):]...), len(left) == 0
+	return append(slices.Clone(pending[len(batch):]), left...), len(left)
 }
 
 func (d *deadLetters) call(ctx context.Context, batch []*Message) (err error) {

@@ -22,16 +22,17 @@ type drain struct {
 	stopSettling context.CancelCauseFunc
 	stop         chan struct{} // closed when nothing is unsettled, or time is up
 	stages       sync.WaitGroup
+	settlers     sync.WaitGroup
 }
 
 // start starts every stage behind the producers.
 func (d *drain) start(working, settling context.Context) {
 	p := d.p
 	for _, s := range p.sources {
-		d.stages.Go(func() { s.settler.run(settling, d.stop) })
+		d.settlers.Go(func() { s.settler.run(settling, d.stop) })
 	}
 	if p.deadLetters != nil {
-		d.stages.Go(func() { p.deadLetters.run(settling, d.stop) })
+		d.settlers.Go(func() { p.deadLetters.run(settling, d.stop) })
 	}
 	for _, b := range p.batchers {
 		d.stages.Go(func() { b.run(d.stop) })
@@ -46,27 +47,20 @@ func (d *drain) start(working, settling context.Context) {
 
 // run drains after the last Fetch has returned. Without a cause to hurry, every
 // source being done, it takes the time that it takes.
-func (d *drain) run(fetching, settling context.Context) error {
+func (d *drain) run(settling context.Context) error {
 	p := d.p
-	p.draining.Store(true)
-	clock := d.startClock(fetching)
-	defer clock.stop()
 	d.drainProducers(settling)
-	p.nudge()
 	stuck := p.ledger.empty(settling)
 	close(d.stop)
 	close(p.pool.stop)
 	d.wait(settling)
-	clock.stop()
 	closing := d.closeProducers()
-	return p.verdict(stuck, closing)
+	return p.outcome(stuck, closing)
 }
 
-// deadlines of a drain: handlers, then everything.
-type drainClock struct{ stop func() }
-
-// startClock starts the drain's deadline when ctx ends: at once, usually.
-func (d *drain) startClock(ctx context.Context) drainClock {
+// startClock starts the drain's deadlines, the handlers' and that of everything,
+// when ctx ends. It returns what stops them.
+func (d *drain) startClock(ctx context.Context) (stop func()) {
 	var mu sync.Mutex
 	var timers []*time.Timer
 	stopped := false
@@ -82,7 +76,7 @@ func (d *drain) startClock(ctx context.Context) drainClock {
 		d.p.parker.hurry(func(r retry) bool { return r.due.After(by) })
 		timers = append(timers, time.AfterFunc(handlers, d.cutHandlers), time.AfterFunc(total, func() { d.stopSettling(ErrDrainTimeout) }))
 	})
-	return drainClock{stop: func() {
+	return func() {
 		unwatch()
 		mu.Lock()
 		defer mu.Unlock()
@@ -90,7 +84,7 @@ func (d *drain) startClock(ctx context.Context) drainClock {
 		for _, t := range timers {
 			t.Stop()
 		}
-	}}
+	}
 }
 
 // cutHandlers ends the handlers' part of the drain: their contexts end, and what
@@ -121,23 +115,32 @@ func (d *drain) drainProducers(ctx context.Context) {
 // wait waits for the stages, but not for handlers that ignore the end of their
 // context: they cannot be ended, and what they return counts for nothing. This
 // is the one place where a goroutine is not waited for.
+//
+// Calls of acknowledgers and dead letterers, whose context has ended by then, get
+// a moment to return: a producer is closed after its last Ack.
 func (d *drain) wait(ctx context.Context) {
+	handlers := ctx
+	moment, cancel := context.WithTimeout(context.WithoutCancel(ctx), minTail)
+	defer cancel()
+	if d.p.aborted.Load() {
+		handlers = moment
+	}
+	waitFor(handlers, &d.p.pool.wg, &d.stages)
+	if ctx.Err() == nil {
+		moment = ctx
+	}
+	waitFor(moment, &d.settlers)
+}
+
+// waitFor waits for groups, one after the other, or until ctx ends.
+func waitFor(ctx context.Context, groups ...*sync.WaitGroup) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		d.p.pool.wg.Wait()
-		d.stages.Wait()
+		for _, g := range groups {
+			g.Wait()
+		}
 	}()
-	select {
-	case <-done:
-		return
-	default:
-	}
-	if d.p.aborted.Load() {
-		short, cancel := context.WithTimeout(context.WithoutCancel(ctx), minTail)
-		defer cancel()
-		ctx = short
-	}
 	select {
 	case <-done:
 	case <-ctx.Done():
@@ -159,8 +162,8 @@ func (d *drain) closeProducers() error {
 	return errors.Join(errs...)
 }
 
-// verdict is what Run returns.
-func (p *Pipeline) verdict(stuck, closing error) error {
+// outcome is what Run returns.
+func (p *Pipeline) outcome(stuck, closing error) error {
 	p.mu.Lock()
 	cause := p.cause
 	p.mu.Unlock()

@@ -124,7 +124,8 @@ type retry struct {
 }
 
 // decide says what becomes of m, which err failed at a stage (nil is the pool).
-// With true the caller parks the retry; otherwise m is dealt with.
+// With true the caller parks the retry, for which a place is reserved; otherwise
+// m is dealt with.
 func (p *Pipeline) decide(ctx context.Context, m *Message, err error, at *batcher) (retry, bool) {
 	if ctx.Err() != nil {
 		p.release(m) // cut off by the drain's deadline: not the message's fault
@@ -137,16 +138,17 @@ func (p *Pipeline) decide(ctx context.Context, m *Message, err error, at *batche
 		p.giveUp(m)
 		return retry{}, false
 	}
-	if p.parker.crowded() {
-		p.release(m)
+	if !p.parker.retries.reserve() {
+		p.handBack(m)
 		return retry{}, false
 	}
 	if kind != adviseRetryAfter {
-		wait = p.cfg.Failure.Backoff.Delay(m.Attempt, rand.Float64())
+		wait = p.cfg.Failure.Backoff.Delay(m.Attempt+m.outages, rand.Float64())
 	}
 	attempt := m.Attempt + 1
 	if kind == adviseUnavailable {
 		attempt = m.Attempt
+		m.outages++
 	}
 	p.count.retried.Add(1)
 	if p.retrying != nil {

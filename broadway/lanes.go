@@ -2,6 +2,7 @@ package broadway
 
 import (
 	"context"
+	"runtime/debug"
 	"sync/atomic"
 )
 
@@ -47,12 +48,22 @@ func newLanes(l *pool) *lanes {
 
 func (d *lanes) publish(messages []*Message) {
 	for _, m := range messages {
-		m.lane = d.pool.cfg.PartitionBy(m)
+		m.lane = d.laneOf(m)
 	}
 	d.waiting.Add(int64(len(messages)))
 	for _, m := range messages {
 		d.deliver(m)
 	}
+}
+
+// laneOf asks PartitionBy; a panic fails the message when its turn comes.
+func (d *lanes) laneOf(m *Message) (lane uint64) {
+	defer func() {
+		if v := recover(); v != nil {
+			m.err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return d.pool.cfg.PartitionBy(m)
 }
 
 func (d *lanes) requeue(m *Message) {
@@ -79,7 +90,13 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-func (d *lanes) queued() int { return int(d.waiting.Load()) }
+// queued is nothing when a worker rests: what waits then waits for its key.
+func (d *lanes) queued() int {
+	if d.pool.idle() {
+		return 0
+	}
+	return int(d.waiting.Load())
+}
 
 func (d *lanes) await(w *worker, stop <-chan struct{}) bool {
 	select {

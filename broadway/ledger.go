@@ -36,10 +36,10 @@ type ledger struct {
 	highest  int64
 	highestB int64
 
-	live    int // sources that have not ended
-	blocked int // live sources that wait for credit
-	waiters map[*source]chan struct{}
-	alone   *source // waits until nothing is unsettled: nobody else is asked
+	sources []*source
+	live    int     // sources that have not ended
+	blocked int     // live sources that wait for credit
+	alone   *source // waits for credit of one large message: nobody else is asked
 
 	oldest, newest *chunk
 	idle           chan struct{} // closed when nothing is unsettled; nil without a waiter
@@ -48,7 +48,7 @@ type ledger struct {
 func newLedger(messages, bytes int64, sources []*source) *ledger {
 	l := &ledger{
 		bound: messages, bytes: stage.NewCredit(bytes),
-		own: map[*source]*stage.Credit{}, waiters: map[*source]chan struct{}{},
+		own: map[*source]*stage.Credit{}, sources: sources,
 	}
 	rest := messages
 	for _, s := range sources {
@@ -80,7 +80,7 @@ func (l *ledger) ask(ctx context.Context, s *source, want func() int, need int64
 			return Demand{}, err
 		}
 		w := want()
-		d, wake, starved := l.tryAsk(s, int64(w), need)
+		d, starved := l.tryAsk(s, int64(w), need)
 		if d.Messages > 0 {
 			return d, nil
 		}
@@ -88,26 +88,21 @@ func (l *ledger) ask(ctx context.Context, s *source, want func() int, need int64
 			onBlocked()
 		}
 		select {
-		case <-wake:
+		case <-s.wake: // has a token since the last look at want, if that has changed
 		case <-ctx.Done():
 		}
 	}
 }
 
-// tryAsk reserves what it can. Without any it returns the channel to wait on,
-// and whether it was for want of credit (and not because want was 0).
-func (l *ledger) tryAsk(s *source, want, need int64) (d Demand, wake <-chan struct{}, starved bool) {
+// tryAsk reserves what it can. Without any it says whether it was for want of
+// credit, and not because want was 0.
+func (l *ledger) tryAsk(s *source, want, need int64) (d Demand, starved bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if want > 0 {
 		if d = l.reserve(s, want, need); d.Messages > 0 {
-			return d, nil, false
+			return d, false
 		}
-	}
-	ch := l.waiters[s]
-	if ch == nil {
-		ch = make(chan struct{}, 1)
-		l.waiters[s] = ch
 	}
 	if want > 0 && !s.blocked {
 		s.blocked = true
@@ -117,7 +112,7 @@ func (l *ledger) tryAsk(s *source, want, need int64) (d Demand, wake <-chan stru
 		s.blocked = false
 		l.blocked--
 	}
-	return Demand{}, ch, want > 0
+	return Demand{}, want > 0
 }
 
 func (l *ledger) reserve(s *source, want, need int64) Demand {
@@ -148,7 +143,7 @@ func (l *ledger) fairShare(s *source, c *stage.Credit) int64 {
 		return min(floor, c.Free())
 	}
 	kept := int64(0)
-	for other := range l.waiters {
+	for _, other := range l.sources {
 		if other != s && l.own[other] == nil && !other.asked && !other.ended {
 			kept += floor
 		}
@@ -168,7 +163,10 @@ func (l *ledger) reserveOne(s *source, c *stage.Credit, need int64) Demand {
 		l.alone = s
 		return Demand{}
 	}
-	l.alone = nil
+	if l.alone != nil {
+		l.alone = nil
+		l.wakeAll()
+	}
 	s.asked = true
 	c.Reserve(1)
 	return Demand{Messages: 1, Bytes: need}
@@ -262,9 +260,9 @@ func (l *ledger) settled(s *source, messages []*Message) {
 
 // wakeAll makes every source that waits for credit look again.
 func (l *ledger) wakeAll() {
-	for _, ch := range l.waiters {
+	for _, s := range l.sources {
 		select {
-		case ch <- struct{}{}:
+		case s.wake <- struct{}{}:
 		default:
 		}
 	}
@@ -292,16 +290,14 @@ func (l *ledger) finished(s *source) {
 	defer l.mu.Unlock()
 	l.live--
 	s.ended = true
-	delete(l.waiters, s)
 	l.wakeAll()
 }
 
-// starved says that no source can be asked for want of credit, so that nothing
-// new arrives until something settles.
+// starved says that some source cannot be asked for want of credit.
 func (l *ledger) starved() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.live > 0 && l.blocked == l.live
+	return l.blocked > 0
 }
 
 // empty waits until nothing is unsettled or ctx ends.

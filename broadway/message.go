@@ -74,6 +74,7 @@ type Message struct {
 	lane     uint64   // what PartitionBy says
 	arrival  uint64   // at its batcher
 	earlier  int      // attempts made before this process got it
+	outages  int      // attempts that were not counted: see Unavailable
 	at       *batcher // the stage that tries again: a batcher, or nil for the pool
 	retry    bool     // an attempt after the first of its stage
 	giveBack bool     // a retry that is released instead
@@ -166,8 +167,8 @@ func (m *Message) again(attempt int, at *batcher) *Message {
 		Payload: m.Payload, Value: m.Value, Metadata: m.Metadata,
 		Batcher: m.Batcher, BatchKey: m.BatchKey, BatchMode: m.BatchMode,
 		Attempt: attempt, Redelivered: m.Redelivered,
-		ref: m.ref, chunk: m.chunk, seq: m.seq, size: m.size, lane: m.lane, earlier: m.earlier,
-		retry: true, at: at, err: m.err,
+		ref: m.ref, chunk: m.chunk, seq: m.seq, size: m.size, lane: m.lane,
+		arrival: m.arrival, earlier: m.earlier, outages: m.outages, retry: true, at: at, err: m.err,
 	}
 	n.state.Store(stateClaimed)
 	return n

@@ -30,8 +30,9 @@ type Pipeline struct {
 	aborted  atomic.Bool
 	cut      atomic.Bool // the handlers' part of the drain is over
 	unfirst  atomic.Int32
-	begun    chan struct{} // closed by Run
-	over     chan struct{} // closed when Run returns
+	over     chan struct{}          // closed when Run returns
+	turn     chan struct{}          // held by Pause and Resume
+	alone    atomic.Pointer[source] // waits for the others to let it fetch one large message
 
 	mu    sync.Mutex // protects following fields
 	cause error      // why the pipeline stopped, nil when it was asked to
@@ -43,10 +44,12 @@ type Pipeline struct {
 func New(cfg Config) (*Pipeline, error) {
 	cfg = cfg.withDefaults()
 	wrong := cfg.check()
-	p := &Pipeline{byName: map[string]*batcher{}, begun: make(chan struct{}), over: make(chan struct{})}
+	p := &Pipeline{byName: map[string]*batcher{}, over: make(chan struct{}), turn: make(chan struct{}, 1)}
 	for _, producer := range cfg.Producers {
 		if producer != nil {
-			p.sources = append(p.sources, &source{p: p, producer: producer, filled: true})
+			p.sources = append(p.sources, &source{
+				p: p, producer: producer, filled: len(cfg.Producers) == 1, wake: make(chan struct{}, 1),
+			})
 		}
 	}
 	if len(p.sources) > 0 {
@@ -107,21 +110,24 @@ func (p *Pipeline) Run(ctx context.Context) error {
 		stopFetching(p.cause)
 	}
 	p.mu.Unlock()
-	close(p.begun)
 
 	d := &drain{p: p, stopWorking: stopWorking, stopSettling: stopSettling, stop: make(chan struct{})}
-	d.start(working, settling)
+	defer d.startClock(fetching)()
 	p.unfirst.Store(int32(len(p.sources)))
-	for p.fetch(fetching) {
+	d.start(working, settling)
+	for p.fetch(fetching, settling) {
 	}
-	err := d.run(fetching, settling)
+	err := d.run(settling)
 	stopFetching(nil)
+	stopWorking(nil)
+	stopSettling(nil)
 	return err
 }
 
 // fetch fetches until every source is done or ctx ends. True says that messages
 // were given back meanwhile, so that a source that was done may have more.
-func (p *Pipeline) fetch(ctx context.Context) bool {
+// It does not wait beyond settling for a Fetch that ignores its context.
+func (p *Pipeline) fetch(ctx, settling context.Context) bool {
 	before := p.count.back()
 	p.draining.Store(false)
 	p.ledger.started(p.sources)
@@ -129,9 +135,9 @@ func (p *Pipeline) fetch(ctx context.Context) bool {
 	for _, s := range p.sources {
 		fetchers.Go(func() { s.run(ctx) })
 	}
-	fetchers.Wait()
+	waitFor(settling, &fetchers)
 	p.draining.Store(true)
-	p.nudge()
+	p.flush()
 	return p.ledger.empty(ctx) == nil && ctx.Err() == nil && p.count.back() > before
 }
 
@@ -147,11 +153,11 @@ func (p *Pipeline) Abort() {
 }
 
 // stop makes the pipeline drain because of err, which Run returns. The first
-// reason stays.
+// reason stays, but for an abort.
 func (p *Pipeline) stop(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.cause == nil || p.aborted.Load() {
+	if p.cause == nil || errors.Is(err, ErrAborted) {
 		p.cause = err
 	}
 	if len(p.halt) > 0 {
@@ -163,6 +169,11 @@ func (p *Pipeline) stop(err error) {
 // connections and group memberships stay. It returns when no Fetch runs, or
 // with the cause of ctx.
 func (p *Pipeline) Pause(ctx context.Context) error {
+	release, err := p.exclusive(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	p.paused.Store(true)
 	for _, s := range p.sources {
 		if err := s.halt(ctx); err != nil {
@@ -174,12 +185,27 @@ func (p *Pipeline) Pause(ctx context.Context) error {
 			}
 		}
 	}
-	p.nudge()
+	p.flush()
 	return nil
+}
+
+// exclusive lets one Pause or Resume work at a time.
+func (p *Pipeline) exclusive(ctx context.Context) (release func(), err error) {
+	select {
+	case p.turn <- struct{}{}:
+		return func() { <-p.turn }, nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
 }
 
 // Resume fetches again.
 func (p *Pipeline) Resume(ctx context.Context) error {
+	release, err := p.exclusive(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
 	for _, s := range p.sources {
 		if pauser, ok := s.producer.(Pauser); ok {
 			if err := pauser.Resume(ctx); err != nil {
@@ -209,8 +235,8 @@ func (p *Pipeline) Topology() []Stage {
 
 func (p *Pipeline) log() *slog.Logger { return p.cfg.Logger.With("pipeline", p.cfg.Name) }
 
-// handBackWait is how long a message waits that its batcher has no room for,
-// before it is given back: a broker would deliver it again at once.
+// handBackWait is how long a message waits that there is no room for, before it is
+// given back.
 const handBackWait = 250 * time.Millisecond
 
 // forward hands a processed message on: to its batcher, or to be settled.
@@ -226,15 +252,42 @@ func (p *Pipeline) forward(m *Message) {
 		return
 	}
 	if !b.hold() {
-		if p.parker.crowded() {
-			p.release(m)
-			return
-		}
-		p.parker.park(retry{message: m, wait: handBackWait, release: true})
+		p.handBack(m)
 		return
 	}
 	m.at, m.retry, m.Attempt = b, false, m.earlier+1
 	b.put(m)
+}
+
+// handBack releases m, after a pause while not too many pause: a source that
+// delivers it again at once would make a busy loop of it, but what pauses keeps
+// its credit from others.
+func (p *Pipeline) handBack(m *Message) {
+	if !p.parker.returning.reserve() {
+		p.release(m)
+		return
+	}
+	p.parker.park(retry{message: m, wait: handBackWait, release: true})
+}
+
+// setKey sets the batch key of a message whose handler set none.
+func (p *Pipeline) setKey(m *Message) {
+	if m.BatchKey != "" || len(p.batchers) == 0 {
+		return
+	}
+	if b := p.byName[m.Batcher]; b != nil && b.cfg.KeyBy != nil {
+		m.BatchKey = b.cfg.KeyBy(m)
+	}
+}
+
+// lookAtBatchers finds batchers that are blocked since some time, so that the
+// sources are asked again: what they bring for others flows.
+func (p *Pipeline) lookAtBatchers(now time.Time) {
+	for _, b := range p.batchers {
+		if b.overfull() && b.checkBlocked(now) {
+			p.ledger.look()
+		}
+	}
 }
 
 // resume sends a parked message back to its stage.
@@ -249,10 +302,16 @@ func (p *Pipeline) resume(r retry) {
 	}
 }
 
-// want is what a source is asked for: nothing while the pipeline is paused.
+// want is what a source is asked for: nothing while the pipeline is paused, or a
+// batcher that works has more than its share.
 func (p *Pipeline) want() int {
 	if p.paused.Load() {
 		return 0
+	}
+	for _, b := range p.batchers {
+		if b.overfull() && !b.blockedNow.Load() {
+			return 0 // it is slow, and works: more would only wait for it
+		}
 	}
 	return p.pool.want()
 }
@@ -262,13 +321,9 @@ func (p *Pipeline) quiescing() bool {
 	return p.draining.Load() || p.paused.Load() || p.cut.Load()
 }
 
-// starved says that nothing new arrives until something settles.
-func (p *Pipeline) starved() bool {
-	if p.ledger.starved() {
-		return true
-	}
-	return p.count.full.Load() > 0
-}
+// starved says that some source, or some reference, gets nothing more until
+// something settles.
+func (p *Pipeline) starved() bool { return p.count.full.Load() > 0 || p.ledger.starved() }
 
 // mayRelieve says whether b has the fullest open batch of all batchers whose
 // reporters are idle; if not, it makes the one look that has.
@@ -293,6 +348,14 @@ func (p *Pipeline) workerRests() {
 	p.ledger.look()
 	if p.quiescing() || p.starved() {
 		p.nudge()
+	}
+}
+
+// flush makes every batcher close its open batches, now and as workers rest.
+func (p *Pipeline) flush() {
+	for _, b := range p.batchers {
+		b.flush.Store(true)
+		b.box.nudge()
 	}
 }
 

@@ -22,7 +22,7 @@ type dispatcher interface {
 	publish(messages []*Message)
 	// requeue hands out a message whose wait for another attempt is over.
 	requeue(m *Message)
-	// queued is how many messages wait for a worker.
+	// queued is how many messages wait for a worker, and not for a key.
 	queued() int
 	// visit handles messages until there is none for w, its time is over, or a
 	// handling timed out.
@@ -105,6 +105,7 @@ type worker struct {
 	since             time.Time // start of the visit
 	tick              int64     // the coarse clock then
 	verdict           verdict   // on the last message
+	expired           bool      // the last handling timed out, and its context is used up
 	lane              *lane     // that await took, or nil
 
 	// slot is when the handling began that runs now (coarse), 0 for none. The
@@ -139,7 +140,8 @@ func (w *worker) visits(ctx context.Context) {
 	for {
 		w.enter()
 		w.pool.dispatch.visit(handling, w)
-		if w.leave() == 0 || handling.Err() != nil {
+		if w.leave() == 0 || w.expired {
+			w.expired = false
 			return
 		}
 	}
@@ -186,6 +188,11 @@ func (w *worker) handle(ctx context.Context, m *Message) bool {
 		w.pool.p.release(m)
 		return true
 	}
+	if err := m.err; err != nil && !m.retry { // PartitionBy panicked
+		w.failed++
+		w.verdict = w.pool.p.fail(ctx, m, Reject(err), true)
+		return true
+	}
 	began := max(w.pool.clock.Load(), 1)
 	w.slot.Store(began)
 	return w.finish(ctx, m, w.guarded(ctx, m))
@@ -195,6 +202,7 @@ func (w *worker) handle(ctx context.Context, m *Message) bool {
 func (w *worker) finish(ctx context.Context, m *Message, err error) bool {
 	intime := w.slot.Swap(0) > 0
 	if !intime {
+		w.expired = true
 		err = fmt.Errorf("%w after %v", ErrHandlerTimeout, w.pool.cfg.Timeout)
 	}
 	if err == nil {
@@ -227,6 +235,9 @@ func (w *worker) guarded(ctx context.Context, m *Message) (err error) {
 	} else {
 		err = w.pool.cfg.Handler(ctx, m)
 	}
+	if err == nil {
+		w.pool.p.setKey(m)
+	}
 	returned = true
 	return err
 }
@@ -237,8 +248,8 @@ func (w *worker) expire(limit int64) {
 	if began <= 0 || began > limit {
 		return
 	}
-	// The worker makes a new context only after it has seen this swap, so
-	// cancel belongs to the handling that is swapped.
+	// cancel was read before the swap, and the worker makes a new context only
+	// after it has seen the swap: so it belongs to the handling that is swapped.
 	if w.slot.CompareAndSwap(began, -began) {
 		(*cancel)(ErrHandlerTimeout)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -140,6 +141,8 @@ type source struct {
 	settler  *settler
 	fetched  atomic.Int64
 
+	wake chan struct{} // one token: look at the demand again
+
 	// Protected by the ledger's lock. filled says that the last ask was
 	// filled; asked that Fetch runs; blocked that the source waits for credit.
 	filled, asked, blocked, ended bool
@@ -153,8 +156,12 @@ type source struct {
 	fetching  chan struct{}           // closed when the Fetch that runs returns
 }
 
-// errPaused is the cause with which Pause interrupts a Fetch.
-var errPaused = errors.New("broadway: paused")
+// The causes with which a Fetch is interrupted: by Pause, and by a source that needs
+// all credit for one large message.
+var (
+	errPaused = errors.New("broadway: paused")
+	errYield  = errors.New("broadway: another source goes first")
+)
 
 // run asks and fetches until ctx ends, the source is done, or it fails for good.
 func (s *source) run(ctx context.Context) {
@@ -165,20 +172,20 @@ func (s *source) run(ctx context.Context) {
 	}
 	var need int64
 	for failures := 0; ; {
-		d, err := s.p.ledger.ask(ctx, s, s.p.want, need, s.p.nudge)
+		d, err := s.p.ledger.ask(ctx, s, s.p.want, need, func() { s.starve(need) })
+		s.p.alone.CompareAndSwap(s, nil)
 		if err != nil {
 			return
 		}
 		messages, err := s.fetch(ctx, d)
 		need, _ = NeededBytes(err)
 		switch {
-		case len(messages) > 0 || need > 0 || errors.Is(err, errPaused):
+		case len(messages) > 0 || need > 0 || errors.Is(err, errPaused) || errors.Is(err, errYield):
 			failures = 0
-			s.report(nil)
-		case ctx.Err() != nil || errors.Is(err, io.EOF):
-			return
 		case isFatal(err):
 			s.p.stop(fmt.Errorf("producer %s: %w", s.name, err))
+			return
+		case ctx.Err() != nil || errors.Is(err, io.EOF):
 			return
 		default:
 			failures++
@@ -186,6 +193,22 @@ func (s *source) run(ctx context.Context) {
 			if !s.p.backOff(ctx, failures, "fetch failed", s.name, err) {
 				return
 			}
+		}
+	}
+}
+
+// starve is called when s has to wait for credit: open batches may have to be
+// flushed, and for one large message the others have to let go of what they
+// reserved.
+func (s *source) starve(need int64) {
+	s.p.nudge()
+	if need == 0 {
+		return
+	}
+	s.p.alone.Store(s)
+	for _, other := range s.p.sources {
+		if other != s {
+			other.cut(errYield)
 		}
 	}
 }
@@ -234,7 +257,7 @@ func (s *source) fetch(ctx context.Context, d Demand) ([]*Message, error) {
 	defer cancel(nil)
 	done := s.begin(d, cancel)
 	start := time.Now()
-	messages, err := s.producer.Fetch(ctx, d)
+	messages, err := s.guarded(ctx, d)
 	bytes, broken := weigh(messages, d)
 	if broken != nil {
 		for _, m := range messages {
@@ -249,13 +272,32 @@ func (s *source) fetch(ctx context.Context, d Demand) ([]*Message, error) {
 		Pipeline: s.p.cfg.Name, Producer: s.name, Demand: d,
 		Messages: len(messages), Bytes: bytes, Duration: time.Since(start), Err: err,
 	})
-	for _, c := range chunks {
-		c.ref.bind(s.p.refDrains, &s.p.count.full)
-	}
 	if len(messages) > 0 {
 		s.p.pool.submit(messages)
 	}
+	// A reference that drains from here on calls refDrains, and finds its messages
+	// in the ledger. One that drained before is seen here.
+	for _, c := range chunks {
+		c.ref.bind(s.p.refDrains, s.p.nudge, &s.p.count.full)
+		if c.ref.Draining() {
+			s.p.refDrains(c.ref)
+		}
+	}
 	return messages, err
+}
+
+// guarded calls Fetch, unless it was interrupted before it began, and turns its
+// panic into an error.
+func (s *source) guarded(ctx context.Context, d Demand) (messages []*Message, err error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			messages, err = nil, &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return s.producer.Fetch(ctx, d)
 }
 
 // weigh sums the sizes of messages, and says how they break the contract.
@@ -294,12 +336,15 @@ func (s *source) accept(messages []*Message) []*chunk {
 func (s *source) begin(d Demand, cancel context.CancelCauseFunc) chan struct{} {
 	done := make(chan struct{})
 	s.mu.Lock()
-	s.interrupt, s.fetching, s.demand = cancel, done, d.Messages
+	s.interrupt, s.fetching, s.demand, s.err = cancel, done, d.Messages, nil
 	s.mu.Unlock()
-	// Pause either finds interrupt set, or has been seen by the ask before, or
-	// is seen here.
+	// Whoever interrupts says why first: it either finds interrupt set, or is seen
+	// here.
 	if s.p.paused.Load() {
 		cancel(errPaused)
+	}
+	if a := s.p.alone.Load(); a != nil && a != s {
+		cancel(errYield)
 	}
 	return done
 }
@@ -317,19 +362,28 @@ func (s *source) end(done chan struct{}, n int) {
 
 // halt interrupts the Fetch that runs, if any, and waits until it has returned.
 func (s *source) halt(ctx context.Context) error {
-	s.mu.Lock()
-	interrupt, done := s.interrupt, s.fetching
-	s.mu.Unlock()
+	done := s.cut(errPaused)
 	if done == nil {
 		return nil
 	}
-	interrupt(errPaused)
 	select {
 	case <-done:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// cut interrupts the Fetch that runs, and returns what is closed when it has
+// returned; nil when none runs.
+func (s *source) cut(cause error) chan struct{} {
+	s.mu.Lock()
+	interrupt, done := s.interrupt, s.fetching
+	s.mu.Unlock()
+	if done != nil {
+		interrupt(cause)
+	}
+	return done
 }
 
 func (s *source) report(err error) {

@@ -187,7 +187,8 @@ func TestABlockedBatcherLeavesTheOthersTheirPace(t *testing.T) {
 	p := build(t, cfg)
 	stop := background(t, p)
 	await(t, p, done.reached)
-	if b := p.Stats().Batchers[1]; b.Held == 0 || b.HighestHeld > 150 {
+	// Its share of 150, and what was on its way when it was found to be blocked.
+	if b := p.Stats().Batchers[1]; b.Held == 0 || b.HighestHeld > 150+80 {
 		t.Errorf("the blocked batcher: %+v", b)
 	}
 	if err := stop(); err == nil {

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -222,7 +223,7 @@ func (w *world) check(t *rapid.T, p *broadway.Pipeline) {
 		t.Errorf("left unsettled: %+v", st)
 	}
 	for _, b := range st.Batchers {
-		if b.Held != 0 || b.HighestHeld > b.Bound {
+		if b.Held != 0 || b.HighestHeld > w.cfg.MaxUnsettled {
 			t.Errorf("batcher: %+v", b)
 		}
 	}
@@ -250,13 +251,13 @@ func (w *world) runToTheEnd(rt *rapid.T, t *testing.T) *broadway.Pipeline {
 		rt.Fatal(err)
 	}
 	const long = 10 * time.Minute
-	var stuck broadway.Stats
-	look := time.AfterFunc(long, func() { stuck = p.Stats() })
+	var stuck atomic.Pointer[broadway.Stats]
+	look := time.AfterFunc(long, func() { st := p.Stats(); stuck.Store(&st) })
 	defer look.Stop()
 	ctx, cancel := context.WithTimeout(t.Context(), long+time.Second)
 	defer cancel()
 	if err := p.Run(ctx); err != nil || ctx.Err() != nil {
-		rt.Errorf("no progress: %v; after a long time: %+v", err, stuck)
+		rt.Errorf("no progress: %v; after a long time: %+v", err, stuck.Load())
 	}
 	return p
 }

@@ -37,18 +37,23 @@ func (q *queue) pop() *Message {
 		head, next = next, next.next.Load()
 	}
 	if next != nil {
-		q.head = next
-		return head
+		return q.take(head, next)
 	}
 	if q.tail.Load() != head {
 		return nil
 	}
 	q.push(&q.stub)
 	if next = head.next.Load(); next != nil {
-		q.head = next
-		return head
+		return q.take(head, next)
 	}
 	return nil
+}
+
+// take unlinks head, so that whoever keeps it does not keep what comes after it.
+func (q *queue) take(head, next *Message) *Message {
+	q.head = next
+	head.next.Store(nil)
+	return head
 }
 
 // ready says whether pop would return a message. Popper only. False may mean

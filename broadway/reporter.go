@@ -48,6 +48,7 @@ func (b *batcher) report(ctx context.Context, o *openBatch) {
 			Pipeline: b.p.cfg.Name, Batcher: b.cfg.Name, Trigger: o.Trigger,
 			Messages: len(o.Messages), Bytes: o.Bytes, Failed: failed, Duration: time.Since(begin),
 		})
+		b.works(time.Since(begin))
 		b.finished(report{batch: o, retries: retries})
 	}
 	defer func() {
@@ -111,15 +112,30 @@ func (b *batcher) settle(ctx context.Context, o *openBatch, err error) (failed i
 	return failed, retries
 }
 
+// asBatchError finds a *BatchError that err is or wraps, alone: joined with
+// another error it says nothing of the members that it does not name.
+func asBatchError(err error) (*BatchError, bool) {
+	for err != nil {
+		if e, ok := err.(*BatchError); ok { //nolint:errorlint // the chain is walked here
+			return e, true
+		}
+		err = errors.Unwrap(err)
+	}
+	return nil, false
+}
+
 // outcomes is the error of each message, nil when all succeeded; broken says
 // that a BatchError names a message twice, or one that is not in the batch.
 func outcomes(messages []*Message, err error) (outcome []error, broken error) {
 	if err == nil {
 		return nil, nil
 	}
+	partial, named := asBatchError(err)
+	if named && partial == nil {
+		return nil, nil
+	}
 	outcome = make([]error, len(messages))
-	var partial *BatchError
-	if !errors.As(err, &partial) {
+	if !named {
 		for i := range outcome {
 			outcome[i] = err
 		}

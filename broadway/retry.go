@@ -12,23 +12,47 @@ import (
 type parker struct {
 	p    *Pipeline
 	wake chan struct{}
-	size atomic.Int64
+	// Places for retries, and for messages that pause before they are given back.
+	retries, returning places
 
 	mu   sync.Mutex // protects following fields
 	heap dueHeap
 }
 
-func newParker(p *Pipeline) *parker { return &parker{p: p, wake: make(chan struct{}, 1)} }
-
-// crowded says that no more may be parked: at most a quarter of the bound is.
-func (k *parker) crowded() bool {
-	return k.size.Load() >= int64(max(k.p.cfg.MaxUnsettled/4, 1))
+// newParker makes a parker with a quarter of the bound for each kind.
+func newParker(p *Pipeline) *parker {
+	k := &parker{p: p, wake: make(chan struct{}, 1)}
+	k.retries.limit = int64(max(p.cfg.MaxUnsettled/4, 1))
+	k.returning.limit = k.retries.limit
+	return k
 }
 
+// places are a bounded number of things.
+type places struct {
+	limit int64
+	taken atomic.Int64
+}
+
+// reserve takes a place, if there is one; vacate gives it back.
+func (s *places) reserve() bool {
+	if s.taken.Add(1) > s.limit {
+		s.taken.Add(-1)
+		return false
+	}
+	return true
+}
+
+func (s *places) vacate() { s.taken.Add(-1) }
+
+// park keeps r, for which a place was reserved, until it is due. What nobody waits
+// for any more is due at once, to be given back: a reference that drains, or a
+// drain whose handlers were cut off, either is seen here or finds r in the heap.
 func (k *parker) park(r retry) {
 	r.due = time.Now().Add(r.wait)
-	k.size.Add(1)
 	k.mu.Lock()
+	if r.message.ref.Draining() || k.p.cut.Load() {
+		r.due, r.message.giveBack = time.Time{}, true
+	}
 	heap.Push(&k.heap, r)
 	k.mu.Unlock()
 	k.nudge()
@@ -63,7 +87,11 @@ func (k *parker) run(stop <-chan struct{}) {
 	for {
 		due, next := k.take(time.Now())
 		for _, r := range due {
-			k.size.Add(-1)
+			if r.release {
+				k.returning.vacate()
+			} else {
+				k.retries.vacate()
+			}
 			k.p.resume(r)
 		}
 		timer.Reset(next)

@@ -64,11 +64,13 @@ type Stats struct {
 	Processor ProcessorStats
 	Batchers  []BatcherStats
 
-	// WaitingFor says, in words, why nothing moves when nothing does: "messages
-	// from orders", "a free reporter of batcher default", ….
+	// WaitingFor says, in words, why nothing moves when nothing does: "messages",
+	// "a free reporter of batcher default: 3 batches wait", ….
 	WaitingFor string
 	// Err is why the pipeline is unhealthy, nil when it is not.
 	Err error
+
+	deadLetters error
 }
 
 // ProducerStats is a picture of one producer.
@@ -137,7 +139,9 @@ type counters struct {
 }
 
 // back counts messages that sources got back, and may deliver again.
-func (c *counters) back() int64 { return c.released.Load() + c.requeued.Load() }
+func (c *counters) back() int64 {
+	return c.released.Load() + c.requeued.Load() + c.stale.Load()
+}
 
 func (c *counters) settled(e SettleEvent) {
 	c.succeeded.Add(int64(e.Succeeded))
@@ -157,7 +161,7 @@ func (p *Pipeline) Stats() Stats {
 		MaxUnsettled: p.cfg.MaxUnsettled, MaxUnsettledBytes: p.cfg.MaxUnsettledBytes,
 		Processor: ProcessorStats{
 			Concurrency: p.cfg.Processor.Concurrency,
-			Queued:      p.pool.dispatch.queued(), Parked: int(p.parker.size.Load()),
+			Queued:      p.pool.dispatch.queued(), Parked: int(p.parker.retries.taken.Load()),
 		},
 	}
 	for _, w := range p.pool.workers {
@@ -179,7 +183,8 @@ func (p *Pipeline) Stats() Stats {
 		st.Batchers = append(st.Batchers, b.stats())
 	}
 	if p.deadLetters != nil {
-		errs = append(errs, p.deadLetters.health())
+		st.deadLetters = p.deadLetters.health()
+		errs = append(errs, st.deadLetters)
 	}
 	p.mu.Lock()
 	errs = append(errs, p.cause)
@@ -227,6 +232,9 @@ func (p *Pipeline) state() State {
 // waitingFor says why nothing moves, from the back to the front: the last stage
 // that holds work and does not hand it on is what the others wait for.
 func (st *Stats) waitingFor() string {
+	if st.deadLetters != nil {
+		return fmt.Sprintf("dead letters: %v", st.deadLetters)
+	}
 	for _, b := range st.Batchers {
 		if b.Reporting == b.Concurrency && b.Closed > 0 {
 			return fmt.Sprintf("a free reporter of batcher %s: %d batches wait", b.Name, b.Closed)
@@ -246,9 +254,9 @@ func (st *Stats) waitingFor() string {
 	switch {
 	case st.State == StatePaused:
 		return "resume"
-	case st.Unsettled >= st.MaxUnsettled:
+	case st.Unsettled >= st.MaxUnsettled || st.UnsettledBytes >= st.MaxUnsettledBytes:
 		return fmt.Sprintf("%d unsettled messages to settle", st.Unsettled)
-	case st.State == StateRunning && st.Processor.Busy == 0:
+	case st.State == StateRunning && st.Unsettled == 0:
 		return "messages"
 	}
 	return ""

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"reflect"
 	"runtime"
 	"slices"
 	"time"
@@ -60,9 +61,14 @@ func (c Config) withDefaults() Config {
 
 // or takes from d what b leaves at zero.
 func (b Backoff) or(d Backoff) Backoff {
+	switch {
+	case b.Initial == 0 && b.Max > 0:
+		b.Initial = min(d.Initial, b.Max)
+	case b.Max == 0 && b.Initial > 0:
+		b.Max = max(d.Max, b.Initial)
+	}
 	b.Initial, b.Max = cmp.Or(b.Initial, d.Initial), cmp.Or(b.Max, d.Max)
 	b.Factor, b.Jitter = cmp.Or(b.Factor, d.Factor), cmp.Or(b.Jitter, d.Jitter)
-	b.Max = max(b.Max, b.Initial)
 	return b
 }
 
@@ -94,6 +100,7 @@ func (c *Config) check() mistakes {
 	for i, p := range c.Producers {
 		field := fmt.Sprintf("Producers[%d]", i)
 		e.add(p == nil, field, nil, "must not be nil")
+		e.add(twice(c.Producers[:i], p), field, nil, "is used twice")
 		if v, ok := p.(Validator); ok {
 			e.nest(field, v.Validate())
 		}
@@ -114,6 +121,11 @@ func (c *Config) check() mistakes {
 	e.add(c.MaxUnsettledBytes < 1, "MaxUnsettledBytes", c.MaxUnsettledBytes, "must be at least 1, or 0 for the default")
 	e.add(c.DrainTimeout < 0, "DrainTimeout", c.DrainTimeout, "must be positive")
 	return e
+}
+
+// twice says whether p is among earlier.
+func twice(earlier []Producer, p Producer) bool {
+	return p != nil && reflect.TypeOf(p).Comparable() && slices.Contains(earlier, p)
 }
 
 // nest adds the mistakes that a part reports of itself.
@@ -164,7 +176,7 @@ func (f *FailurePolicy) check(e *mistakes) {
 
 func (b *Backoff) check(e *mistakes, field string) {
 	e.add(b.Initial < 0, field+"Initial", b.Initial, "must be positive")
-	e.add(b.Max < 0, field+"Max", b.Max, "must be positive")
+	e.add(b.Max < b.Initial, field+"Max", b.Max, "must be at least Initial, which is %v", b.Initial)
 	e.add(!(b.Factor >= 1) || math.IsInf(b.Factor, 0), field+"Factor", b.Factor, "must be at least 1")
 	e.add(!(b.Jitter == -1 || b.Jitter >= 0 && b.Jitter <= 1), field+"Jitter", b.Jitter, "must be between 0 and 1, or -1 for none")
 }
@@ -228,8 +240,11 @@ func (c *Config) checkSource(s *source, field string, e *mistakes) {
 	always := ActionSet(ActionNone, ActionDeadLetter, ActionDrop, ActionStopPipeline)
 	e.add(!always.Has(a) && !s.traits.Actions.Has(a), "Failure.Action", a, "%s (%s) cannot do that", field, s.traits.Kind)
 	worst := c.Failure.Backoff.total(min(c.Failure.MaxAttempts, maxAttempts))
+	if len(c.Batchers) > 0 {
+		worst *= 2 // the processor's attempts, and then the reporter's
+	}
 	e.add(s.traits.AckTimeout > 0 && worst >= s.traits.AckTimeout/2, "Failure.Backoff", worst,
-		"the waits of %d attempts must stay under half of the time-out of %s for acknowledging, which is %v",
+		"the waits of %d attempts of each stage must stay under half of the time-out of %s for acknowledging, which is %v",
 		c.Failure.MaxAttempts, field, s.traits.AckTimeout)
 }
 

@@ -15,9 +15,11 @@ func (l *pool) watch(stop <-chan struct{}) {
 		select {
 		case now := <-ticker.C:
 			l.clock.Store(now.UnixNano())
+			l.p.lookAtBatchers(now)
 			if l.cfg.Timeout > 0 {
 				for _, w := range l.workers {
-					w.expire(now.Add(-l.cfg.Timeout).UnixNano())
+					// The clock that a handling began by may be a tick behind.
+					w.expire(now.Add(-l.cfg.Timeout - tick).UnixNano())
 				}
 			}
 		case <-stop:
