@@ -22,6 +22,7 @@ const corruptTries = 3
 func (s *session) apply(p *plan, b *broker, answer *kmsg.FetchResponse) {
 	now := time.Now()
 	told := map[*partition]bool{}
+	f := &frame{node: p.node}
 	for i := range answer.Topics {
 		t := &answer.Topics[i]
 		for j := range t.Partitions {
@@ -34,9 +35,12 @@ func (s *session) apply(p *plan, b *broker, answer *kmsg.FetchResponse) {
 			told[part] = true
 			// An answer that no longer continues what we have would leave a gap.
 			if part.own == p.owns[at] && part.fetchOffset == p.from[at] && part.phase == phaseFetching {
-				s.applyPartition(p, b, part, q, now)
+				s.applyPartition(f, part, q, now)
 			}
 		}
+	}
+	if f.users > 0 {
+		b.held += f.size
 	}
 	for _, part := range p.parts {
 		if !told[part] {
@@ -46,15 +50,16 @@ func (s *session) apply(p *plan, b *broker, answer *kmsg.FetchResponse) {
 }
 
 // applyPartition takes over one partition's part. Callers hold mu.
-func (s *session) applyPartition(p *plan, b *broker, part *partition, q *kmsg.FetchResponseTopicPartition, now time.Time) {
+func (s *session) applyPartition(f *frame, part *partition, q *kmsg.FetchResponseTopicPartition, now time.Time) {
+	f.size += len(q.RecordBatches)
 	if c := code(q.ErrorCode); c != codeNone {
-		s.refused(p, part, c, now)
+		s.refused(f.node, part, c, now)
 		return
 	}
 	part.failures, part.failure = 0, nil
 	part.highWatermark = q.HighWatermark
 	part.logStart = max(part.logStart, q.LogStartOffset)
-	if q.PreferredReadReplica >= 0 && q.PreferredReadReplica != p.node {
+	if q.PreferredReadReplica >= 0 && q.PreferredReadReplica != f.node {
 		part.replica, part.replicaUntil = q.PreferredReadReplica, now.Add(replicaTime)
 		return
 	}
@@ -66,10 +71,10 @@ func (s *session) applyPartition(p *plan, b *broker, part *partition, q *kmsg.Fe
 	switch {
 	case e.complete > 0 || e.broken:
 		seg := &segment{
-			rest: q.RecordBatches[:e.complete], node: p.node, weight: len(q.RecordBatches),
+			frame: f, rest: q.RecordBatches[:e.complete],
 			expected: e.records, left: e.records, next: part.fetchOffset, broken: e.broken, aborted: abortedOf(q),
 		}
-		b.held += seg.weight
+		f.users++
 		part.segments = append(part.segments, seg)
 		part.fetchOffset = e.next
 		s.turn++
@@ -100,8 +105,8 @@ func abortedOf(q *kmsg.FetchResponseTopicPartition) []aborted {
 }
 
 // refused deals with a partition's error code. Callers hold mu.
-func (s *session) refused(p *plan, part *partition, c code, now time.Time) {
-	fromLeader := p.node == part.leader.node
+func (s *session) refused(node int32, part *partition, c code, now time.Time) {
+	fromLeader := node == part.leader.node
 	part.replica = anyBroker
 	switch {
 	case c == codeOutOfRange && fromLeader:
@@ -120,13 +125,13 @@ func (s *session) refused(p *plan, part *partition, c code, now time.Time) {
 	if c.moved() && fromLeader && part.failures%4 == 0 {
 		// It denies, again and again, what metadata says: perhaps the connections
 		// lead to somebody who is not that broker any more.
-		s.wire.redial(p.node)
+		s.wire.redial(node)
 	}
 	level := slog.LevelDebug // that leaders move is nothing special
 	if part.failure != nil && loud(part.failures) {
 		level = slog.LevelWarn
 	}
-	s.log.Log(context.Background(), level, "kafka: not fetched", "partition", part.name.String(), "broker", p.node, "failures", part.failures, "error", c)
+	s.log.Log(context.Background(), level, "kafka: not fetched", "partition", part.name.String(), "broker", node, "failures", part.failures, "error", c)
 }
 
 // outOfRange begins to find out what there is: the leader says that the position
@@ -254,4 +259,5 @@ func (p *Producer) fail(err error) {
 	p.mu.Lock()
 	p.fatal = errors.Join(p.fatal, broadway.Fatal(err))
 	p.mu.Unlock()
+	p.wake()
 }

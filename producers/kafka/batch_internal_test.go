@@ -312,8 +312,8 @@ func TestMalformedBatchesAreErrorsAndNameWhereToGoOn(t *testing.T) {
 		"record longer than batch":   {withBody(record[:len(record)-1]), 6},
 		"record of negative length":  {withBody(binary.AppendVarint(nil, -5)), 6},
 		"record without an end":      {withBody([]byte{0xff, 0xff, 0xff}), 6},
-		"header count of 2^40":       {withBody(frame(append([]byte{0, 0, 0, 1, 1}, binary.AppendVarint(nil, 1<<40)...))), 6},
-		"key of negative length":     {withBody(frame(append([]byte{0, 0, 0}, binary.AppendVarint(nil, -2)...))), 6},
+		"header count of 2^40":       {withBody(framed(append([]byte{0, 0, 0, 1, 1}, binary.AppendVarint(nil, 1<<40)...))), 6},
+		"key of negative length":     {withBody(framed(append([]byte{0, 0, 0}, binary.AppendVarint(nil, -2)...))), 6},
 		"offset outside the batch":   {withBody(appendRecord(nil, 3, &broadway.Record{})), 6},
 		"offset before the batch":    {withBody(appendRecord(nil, -3, &broadway.Record{})), 6},
 		"unknown codec":              {draft{base: 5, count: 1, attributes: 7, body: record}.bytes(), 6},
@@ -336,8 +336,8 @@ func TestMalformedBatchesAreErrorsAndNameWhereToGoOn(t *testing.T) {
 	}
 }
 
-// frame puts a record's length before it.
-func frame(record []byte) []byte {
+// framed puts a record's length before it.
+func framed(record []byte) []byte {
 	return append(binary.AppendVarint(nil, int64(len(record))), record...)
 }
 

@@ -198,7 +198,7 @@ func (s *session) prepareFetch(p *plan, b *broker) bool {
 // same broker need the budget. It is fetched again when there is room.
 func (s *session) evict(node int32) {
 	for _, p := range s.parts {
-		if len(p.segments) == 0 || p.decoding || p.inflight || p.segments[0].node != node || p.own == nil {
+		if len(p.segments) == 0 || p.decoding || p.inflight || p.segments[0].frame.node != node || p.own == nil {
 			continue
 		}
 		if p.own.ref.Room() == 0 || p.own.ledger.Uncommitted() >= s.window {

@@ -100,11 +100,14 @@ func (s *session) health() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	errs := []error{s.unknown, s.commitErr}
-	for _, b := range s.brokers {
-		errs = append(errs, b.err)
-	}
+	asked := map[int32]bool{}
 	for _, p := range s.parts {
 		errs = append(errs, p.failure)
+		// A broker that leads nothing of ours is not asked, nor of interest.
+		if b := s.brokers[p.leader.node]; b != nil && !asked[p.leader.node] {
+			asked[p.leader.node] = true
+			errs = append(errs, b.err)
+		}
 	}
 	return errors.Join(errs...)
 }

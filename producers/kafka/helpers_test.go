@@ -21,11 +21,17 @@ import (
 // patience is how long a test waits for something that a broker must do.
 const patience = 60 * time.Second
 
-// on runs a test on the embedded stand-in and on a real Kafka.
+// on runs a test on the embedded stand-in and on a real Kafka, at the same time.
 func on(t *testing.T, test func(*testing.T, *brokers.KafkaBroker)) {
 	t.Helper()
-	t.Run("embedded", func(t *testing.T) { test(t, brokers.Embedded(t)) })
-	t.Run("kafka", func(t *testing.T) { test(t, brokers.Kafka(t)) })
+	t.Run("embedded", func(t *testing.T) {
+		t.Parallel()
+		test(t, brokers.Embedded(t))
+	})
+	t.Run("kafka", func(t *testing.T) {
+		t.Parallel()
+		test(t, brokers.Kafka(t))
+	})
 }
 
 // logger writes to the test's log, as long as it runs.

@@ -249,7 +249,7 @@ func (b *batch) conclude(q *kmsg.ProduceResponseTopicPartition) {
 	c := code(q.ErrorCode)
 	err := fmt.Errorf("kafka: %s: %w", b.to, c)
 	if q.ErrorMessage != nil && *q.ErrorMessage != "" {
-		err = fmt.Errorf("%w: %.200s", err, *q.ErrorMessage)
+		err = fmt.Errorf("%w: %.200q", err, *q.ErrorMessage) // quoted: it may hold anything
 	}
 	switch {
 	case c == codeNone:

@@ -12,13 +12,20 @@ import (
 // aborted is one aborted transaction within an answer.
 type aborted struct{ producer, first int64 }
 
+// frame is one answer in memory. Its segments alias it, so that it counts against
+// its broker's budget until the last of them is handed out or dropped. The
+// session's mutex guards it.
+type frame struct {
+	node        int32
+	size, users int
+}
+
 // segment is what one answer holds of one partition: batches that are opened one
 // at a time, as their records are handed out. It is read by the goroutine that
 // runs Fetch, but for the first fields; see partition.decoding.
 type segment struct {
 	// The session's mutex guards these.
-	node     int32 // which broker's budget it counts against
-	weight   int   // by how much
+	frame    *frame
 	expected int64 // waiting, as it was when nobody read
 
 	rest   []byte // batches that are not opened yet

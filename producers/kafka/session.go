@@ -155,7 +155,10 @@ func (s *session) revoke() {
 	}
 	budget, cancel := context.WithTimeout(context.Background(), s.cfg.revokeBudget())
 	defer cancel()
-	late := s.await(budget, owns)
+	// A fifth is kept for the last commit.
+	settling, enough := context.WithTimeout(budget, s.cfg.revokeBudget()*4/5)
+	late := s.await(settling, owns)
+	enough()
 	close(s.finishing)
 	select {
 	case <-s.flushed:
@@ -182,10 +185,10 @@ func (s *session) repeats(owns []*ownership) (n int64) {
 	return n
 }
 
-// await returns when all references are settled, the budget is spent, or waiting
-// is of no use any more; and how many messages are late.
-func (s *session) await(budget context.Context, owns []*ownership) (late int64) {
-	ctx, cancel := context.WithCancel(budget)
+// await returns when all references are settled, settling ends, or waiting is of
+// no use any more; and how many messages are late.
+func (s *session) await(settling context.Context, owns []*ownership) (late int64) {
+	ctx, cancel := context.WithCancel(settling)
 	defer cancel()
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -244,10 +247,11 @@ func (s *session) drop(p *partition) {
 	}
 }
 
-// free returns what a segment took of its broker's budget. Callers hold mu.
+// free lets go of a segment. Its frame counts until the last one is gone. Callers
+// hold mu.
 func (s *session) free(seg *segment) {
-	if b := s.brokers[seg.node]; b != nil {
-		b.held -= seg.weight
+	if seg.frame.users--; seg.frame.users == 0 {
+		s.brokers[seg.frame.node].held -= seg.frame.size
 	}
 }
 
@@ -374,8 +378,8 @@ func (s *session) compare(states map[string]topicState) {
 	s.checkTopics(states)
 	for _, p := range s.parts {
 		l, known := states[p.name.topic].partitions[p.name.partition]
-		if !known {
-			continue // the topic is being deleted, or the broker knows less
+		if !known || l.epoch >= 0 && l.epoch < p.leader.epoch {
+			continue // the topic is being deleted, or the broker is behind
 		}
 		if l != p.leader {
 			p.leader, p.replica, p.notBefore = l, anyBroker, time.Time{}
