@@ -73,7 +73,7 @@ func run(ctx context.Context, o options, out, screen io.Writer) error {
 		return err
 	}
 	if sum.Lost > 0 || sum.Duplicates > 0 {
-		return fmt.Errorf("%d posts lost, %d publishings repeated", sum.Lost, sum.Duplicates)
+		return fmt.Errorf("%s lost, %s repeated", plural(sum.Lost, "post"), plural(sum.Duplicates, "publishing"))
 	}
 	return nil
 }

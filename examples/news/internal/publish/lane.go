@@ -101,7 +101,7 @@ func (l *lane) outcome(ctx context.Context, id string, article func() (*render.A
 	a, err := article()
 	if err != nil {
 		p.Outcome, p.Error, p.At = post.GivenUp, err.Error(), time.Now().UTC()
-		return p, nil
+		return p, nil //nolint:nilerr // the outcome says it
 	}
 	start := time.Now()
 	p.RemoteID, err = l.run.WithContext(ctx).GetWithExecution(func(exec failsafe.Execution[string]) (string, error) {
