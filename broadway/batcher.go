@@ -1,7 +1,6 @@
 package broadway
 
 import (
-	"cmp"
 	"container/heap"
 	"slices"
 	"sync"
@@ -89,84 +88,6 @@ func (b *batcher) ordered() bool { return b.p.cfg.Processor.PartitionBy != nil }
 // put takes over a processed message.
 func (b *batcher) put(m *Message) { b.box.post(m) }
 
-// minBlocked is how long no report must have ended, at least, before a batcher
-// counts as blocked.
-const minBlocked = time.Second
-
-// hold counts a message that comes, and says whether the batcher takes it. Above
-// its share a batcher that works takes what is on its way, and the sources are not
-// asked for more; one that is blocked refuses. So it does not with PartitionBy,
-// since what is given back loses its place.
-func (b *batcher) hold() bool {
-	n := b.held.Add(1)
-	if b.blockedNow.Load() && !b.ordered() && n > b.share() {
-		b.held.Add(-1)
-		return false
-	}
-	b.raise(n)
-	return true
-}
-
-// overfull says that the batcher has its share.
-func (b *batcher) overfull() bool {
-	return len(b.p.batchers) > 1 && !b.ordered() && b.held.Load() >= b.share()
-}
-
-// share is what the batcher may hold: its bound, unless that would be at the cost
-// of what is reserved for the others.
-func (b *batcher) share() int64 {
-	room := int64(b.p.cfg.MaxUnsettled)
-	for _, other := range b.p.batchers {
-		if other != b {
-			room -= max(other.held.Load(), other.reserve())
-		}
-	}
-	return max(min(b.bound(), room), b.reserve())
-}
-
-// checkBlocked says whether the batcher has become blocked: no report has ended
-// for a second, and for four times the longest so far.
-func (b *batcher) checkBlocked(now time.Time) bool {
-	busy := int(b.reporting.Load()) == b.cfg.Concurrency
-	since := time.Duration(now.UnixNano() - b.finishedAt.Load())
-	if !busy || since < max(minBlocked, 4*time.Duration(b.slowest.Load())) {
-		return false
-	}
-	return !b.blockedNow.Swap(true)
-}
-
-// works is told of the begin and the end of reports.
-func (b *batcher) works(took time.Duration) {
-	b.finishedAt.Store(time.Now().UnixNano())
-	b.slowest.Store(max(b.slowest.Load(), int64(took))) // one of two at once may be lost
-	if b.blockedNow.Swap(false) {
-		b.p.ledger.look()
-	}
-}
-
-func (b *batcher) raise(n int64) {
-	for h := b.highest.Load(); n > h && !b.highest.CompareAndSwap(h, n); h = b.highest.Load() {
-	}
-}
-
-// bound is the most that the batcher may hold: everything when it is alone, and
-// half otherwise, so that one that is blocked leaves room for others.
-func (b *batcher) bound() int64 {
-	if len(b.p.batchers) == 1 {
-		return int64(b.p.cfg.MaxUnsettled)
-	}
-	return int64(max(b.p.cfg.MaxUnsettled/2, 1))
-}
-
-// reserve is what the others leave to this batcher.
-func (b *batcher) reserve() int64 {
-	n := len(b.p.batchers)
-	if n == 1 {
-		return int64(b.p.cfg.MaxUnsettled)
-	}
-	return int64(min(b.cfg.Size, b.p.cfg.MaxUnsettled/(2*n)))
-}
-
 // run batches until stop is closed, and closes jobs behind itself.
 func (b *batcher) run(stop <-chan struct{}) {
 	defer close(b.jobs)
@@ -218,82 +139,6 @@ func (b *batcher) collect() {
 		for _, again := range r.retries {
 			b.p.parker.park(again)
 		}
-	}
-}
-
-// blockedKey is a key whose member is tried again: trial is that attempt, and
-// aside is what waits for it, in order of arrival.
-type blockedKey struct {
-	trial *Message
-	aside []*Message
-}
-
-// resolve blocks the keys of members that are tried again, parks their first,
-// and frees those of trials that are over.
-func (b *batcher) resolve(r report) {
-	trials := map[uint64]bool{}
-	for _, again := range r.retries {
-		key := again.message.lane
-		if trials[key] {
-			b.p.parker.retries.vacate()
-			b.blocked[key].aside = append(b.blocked[key].aside, again.message)
-			continue
-		}
-		trials[key] = true
-		if k := b.blocked[key]; k != nil {
-			k.trial = again.message
-		} else {
-			b.blocked[key] = &blockedKey{trial: again.message}
-		}
-		b.p.parker.park(again)
-	}
-	for key := range trials {
-		b.setAside(key, r.batch.id.shard)
-	}
-	for _, m := range r.batch.Messages {
-		if k := b.blocked[m.lane]; k != nil && k.trial == m {
-			b.free(m.lane)
-		}
-	}
-}
-
-// setAside takes the messages of key out of the batches of its shard that have
-// not been handed out: the member that failed comes before them.
-func (b *batcher) setAside(key uint64, shard int) {
-	k := b.blocked[key]
-	for _, o := range b.ready[shard] {
-		k.aside = o.strip(key, k.aside)
-	}
-	for id, o := range b.open {
-		if id.shard == shard {
-			k.aside = o.strip(key, k.aside)
-		}
-	}
-	slices.SortStableFunc(k.aside, func(x, y *Message) int { return cmp.Compare(x.arrival, y.arrival) })
-}
-
-// strip moves the members of key to the end of aside.
-func (o *openBatch) strip(key uint64, aside []*Message) []*Message {
-	kept := o.Messages[:0]
-	for _, m := range o.Messages {
-		if m.lane == key {
-			aside = append(aside, m)
-			o.Bytes -= m.size
-		} else {
-			kept = append(kept, m)
-		}
-	}
-	clear(o.Messages[len(kept):])
-	o.Messages = kept
-	return aside
-}
-
-// free lets what was set aside for key take its place again.
-func (b *batcher) free(key uint64) {
-	k := b.blocked[key]
-	delete(b.blocked, key)
-	for _, m := range k.aside {
-		b.take(m)
 	}
 }
 

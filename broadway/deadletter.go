@@ -34,65 +34,77 @@ func newDeadLetters(p *Pipeline) *deadLetters {
 func (d *deadLetters) put(m *Message) { d.box.post(m) }
 
 // run publishes until stop is closed. When ctx ends, what is left is released.
+//
+// What was refused waits, all of it together; what comes meanwhile is tried at
+// once, before it.
 func (d *deadLetters) run(ctx context.Context, stop <-chan struct{}) {
 	var pending []*Message
-	tried, failures := 0, 0 // of pending since the last wait; waits in a row
+	refused, failures := 0, 0 // the end of pending that waits; waits in a row
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		for m := d.box.pop(); m != nil; m = d.box.pop() {
-			pending = append(pending, m)
-		}
+		pending = append(d.fresh(), pending...)
 		if ctx.Err() != nil {
 			d.p.release(pending...)
-			pending = nil
+			pending, refused = nil, 0
 		}
-		wait := time.Hour
-		if len(pending) > 0 {
-			var refused int
-			pending, refused = d.publish(ctx, pending)
-			if tried += refused; tried < len(pending) || len(pending) == 0 {
+		if len(pending) > refused {
+			pending, refused = d.publish(ctx, pending, refused)
+			switch {
+			case len(pending) == 0:
 				failures = 0
-				continue
+			case len(pending) == refused:
+				failures++
+				timer.Reset(d.p.cfg.ReconnectBackoff.Delay(failures, rand.Float64()))
 			}
-			tried = 0
-			failures++
-			wait = d.p.cfg.ReconnectBackoff.Delay(failures, rand.Float64())
-		}
-		if len(pending) == 0 && !d.box.rest() {
 			continue
 		}
-		timer.Reset(wait)
-		if !d.sleep(ctx, timer, stop, len(pending) == 0) {
+		if !d.box.rest() {
+			continue
+		}
+		again, ok := d.sleep(ctx, timer, stop, len(pending) == 0)
+		if !ok {
 			return
+		}
+		if again {
+			refused = 0
 		}
 	}
 }
 
-// sleep waits for the timer, or for a message when none is pending.
-func (d *deadLetters) sleep(ctx context.Context, timer *time.Timer, stop <-chan struct{}, empty bool) bool {
-	defer d.box.asleep.Store(false)
-	over := ctx.Done()
-	wake := d.box.wake
-	if empty {
-		over = nil
-	} else {
-		wake = nil
+// fresh takes what has come.
+func (d *deadLetters) fresh() (messages []*Message) {
+	for m := d.box.pop(); m != nil; m = d.box.pop() {
+		messages = append(messages, m)
 	}
-	select {
-	case <-wake:
-	case <-timer.C:
-	case <-over:
-	case <-stop:
-		return false
-	}
-	return true
+	return messages
 }
 
-// publish publishes the first of pending, settles what is confirmed, and returns
-// the rest, and how many at its end were not confirmed.
-func (d *deadLetters) publish(ctx context.Context, pending []*Message) ([]*Message, int) {
-	batch := pending[:min(len(pending), deadLetterBatch)]
+// sleep waits for a message, or for the time to try again; ok is false when the
+// stage ends.
+func (d *deadLetters) sleep(ctx context.Context, timer *time.Timer, stop <-chan struct{}, empty bool) (again, ok bool) {
+	defer d.box.asleep.Store(false)
+	over := ctx.Done()
+	if empty {
+		over = nil
+	}
+	select {
+	case <-d.box.wake:
+		return false, true
+	case <-timer.C:
+		return true, true
+	case <-over:
+		return true, true
+	case <-stop:
+		return false, false
+	}
+}
+
+// publish publishes the first of pending, but for the refused ones at its end,
+// settles what is confirmed, and returns the rest, and how many at its end are
+// refused by now.
+func (d *deadLetters) publish(ctx context.Context, pending []*Message, refused int) ([]*Message, int) {
+	batch := pending[:min(len(pending)-refused, deadLetterBatch)]
 	err := d.call(ctx, batch)
 	d.report(err)
 	outcome, broken := outcomes(batch, err)
@@ -107,7 +119,7 @@ func (d *deadLetters) publish(ctx context.Context, pending []*Message) ([]*Messa
 			d.p.settle(m, stateDeadLettered)
 		}
 	}
-	return append(slices.Clone(pending[len(batch):]), left...), len(left)
+	return append(slices.Clone(pending[len(batch):]), left...), refused + len(left)
 }
 
 func (d *deadLetters) call(ctx context.Context, batch []*Message) (err error) {

@@ -1,0 +1,219 @@
+package broadway
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// AckRef is what a run of messages settles within: one ownership of a
+// partition, one session of a channel. It is an epoch: once ended, a settle of
+// its messages is a counted no-op that never reaches the source.
+//
+// Its life is Take … Drain … Wait … End. The producer owns it.
+type AckRef struct {
+	acker Acknowledger
+	data  any
+	phase atomic.Int32 // written under mu, read without
+
+	mu        sync.Mutex // protects following fields
+	limit     int
+	unsettled int
+	onDrain   func(*AckRef)
+	onFull    func()
+	onRoom    func()
+	full      *atomic.Int64 // the pipeline's count of references at their limit
+	counted   bool          // in full
+	idle      chan struct{} // closed when unsettled reaches 0; nil without a waiter
+}
+
+const (
+	refLive int32 = iota
+	refDraining
+	refEnded
+)
+
+// NewAckRef makes a live reference. data is the acknowledger's own. limit is
+// how many messages of it may be unsettled at once, 0 meaning no limit of its
+// own; see [Limits].
+func NewAckRef(a Acknowledger, data any, limit int) *AckRef {
+	return &AckRef{acker: a, data: data, limit: limit}
+}
+
+// Acknowledger is who settles the messages of r.
+func (r *AckRef) Acknowledger() Acknowledger { return r.acker }
+
+// Data is what the producer put into r.
+func (r *AckRef) Data() any { return r.data }
+
+// Take claims room for up to n messages that Fetch is about to return, and says
+// for how many: less at the limit, 0 when r is draining or ended. A producer
+// calls it for all that it returns, and returns all that it took.
+func (r *AckRef) Take(n int) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.phase.Load() != refLive {
+		return 0
+	}
+	if r.limit > 0 {
+		n = min(n, r.limit-r.unsettled)
+	}
+	n = max(n, 0)
+	r.unsettled += n
+	r.countLocked()
+	return n
+}
+
+// Untake gives back what Take claimed for messages that Fetch does not return
+// after all.
+func (r *AckRef) Untake(n int) { r.returned(n) }
+
+// Room says how many messages Take would grant at most.
+func (r *AckRef) Room() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.phase.Load() != refLive:
+		return 0
+	case r.limit <= 0:
+		return int(^uint(0) >> 1)
+	}
+	return max(r.limit-r.unsettled, 0)
+}
+
+// SetLimit changes the limit of r. What is unsettled already stays so.
+func (r *AckRef) SetLimit(limit int) {
+	r.mu.Lock()
+	r.limit = limit
+	r.countLocked()
+	onFull := r.onFull
+	full := r.counted
+	r.mu.Unlock()
+	if full && onFull != nil {
+		onFull()
+	}
+}
+
+// OnRoom makes f run whenever messages of r that was at its limit have settled, so
+// that Take grants some again: after their Ack has returned, from the pipeline's
+// goroutine and without locks. It is set before the first Take.
+func (r *AckRef) OnRoom(f func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.onRoom = f
+}
+
+// Unsettled says how many messages of r were taken and are not settled.
+func (r *AckRef) Unsettled() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.unsettled
+}
+
+// Drain makes the pipeline stop handing out messages of r: those that no
+// handler holds are released, open batches that contain some are flushed at
+// once, parked retries are released. It does not wait; see Wait.
+func (r *AckRef) Drain() {
+	r.mu.Lock()
+	hook := r.onDrain
+	first := r.phase.CompareAndSwap(refLive, refDraining)
+	r.countLocked()
+	r.mu.Unlock()
+	if first && hook != nil {
+		hook(r)
+	}
+}
+
+// Wait returns when no message of r is unsettled, or with the cause of ctx.
+func (r *AckRef) Wait(ctx context.Context) error {
+	r.mu.Lock()
+	if r.unsettled == 0 {
+		r.mu.Unlock()
+		return nil
+	}
+	if r.idle == nil {
+		r.idle = make(chan struct{})
+	}
+	idle := r.idle
+	r.mu.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// End closes the epoch: from now on a settle of a message of r is counted and
+// dropped. Messages that no handler holds are released; handlers that run are
+// not interrupted.
+func (r *AckRef) End() {
+	r.Drain()
+	r.phase.Store(refEnded)
+}
+
+// Ended says whether r has ended.
+func (r *AckRef) Ended() bool { return r.phase.Load() == refEnded }
+
+// Draining says whether r hands out no more messages: it drains or has ended.
+func (r *AckRef) Draining() bool { return r.phase.Load() != refLive }
+
+// bind makes onDrain run at Drain, onFull when a limit is lowered to what is
+// unsettled, and r count in full while it is at its limit.
+func (r *AckRef) bind(onDrain func(*AckRef), onFull func(), full *atomic.Int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.onDrain == nil {
+		r.onDrain, r.onFull, r.full = onDrain, onFull, full
+		r.countLocked()
+	}
+}
+
+// isFull says whether r can take no more while it is live.
+func (r *AckRef) isFull() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.counted
+}
+
+// countLocked keeps full true.
+func (r *AckRef) countLocked() {
+	at := r.limit > 0 && r.unsettled >= r.limit && r.phase.Load() == refLive
+	if r.full == nil || at == r.counted {
+		return
+	}
+	r.counted = at
+	if at {
+		r.full.Add(1)
+	} else {
+		r.full.Add(-1)
+	}
+}
+
+// settled counts n messages of r as settled, and tells the producer of the room.
+func (r *AckRef) settled(n int) {
+	r.mu.Lock()
+	full := r.limit > 0 && r.unsettled >= r.limit
+	onRoom := r.onRoom
+	r.mu.Unlock()
+	r.returned(n)
+	if full && onRoom != nil {
+		onRoom()
+	}
+}
+
+// returned takes n messages of r off the account.
+func (r *AckRef) returned(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.unsettled -= n
+	if r.unsettled < 0 {
+		panic(fmt.Sprintf("broadway: %d messages of a reference settled that were never taken", -r.unsettled))
+	}
+	r.countLocked()
+	if r.unsettled == 0 && r.idle != nil {
+		close(r.idle)
+		r.idle = nil
+	}
+}

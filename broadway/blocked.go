@@ -1,0 +1,82 @@
+package broadway
+
+import (
+	"cmp"
+	"slices"
+)
+
+// blockedKey is a key whose member is tried again: trial is that attempt, and
+// aside is what waits for it, in order of arrival.
+type blockedKey struct {
+	trial *Message
+	aside []*Message
+}
+
+// resolve blocks the keys of members that are tried again, parks their first,
+// and frees those of trials that are over.
+func (b *batcher) resolve(r report) {
+	trials := map[uint64]bool{}
+	for _, again := range r.retries {
+		key := again.message.lane
+		if trials[key] {
+			b.p.parker.retries.vacate()
+			b.blocked[key].aside = append(b.blocked[key].aside, again.message)
+			continue
+		}
+		trials[key] = true
+		if k := b.blocked[key]; k != nil {
+			k.trial = again.message
+		} else {
+			b.blocked[key] = &blockedKey{trial: again.message}
+		}
+		b.p.parker.park(again)
+	}
+	for key := range trials {
+		b.setAside(key, r.batch.id.shard)
+	}
+	for _, m := range r.batch.Messages {
+		if k := b.blocked[m.lane]; k != nil && k.trial == m {
+			b.free(m.lane)
+		}
+	}
+}
+
+// setAside takes the messages of key out of the batches of its shard that have
+// not been handed out: the member that failed comes before them.
+func (b *batcher) setAside(key uint64, shard int) {
+	k := b.blocked[key]
+	for _, o := range b.ready[shard] {
+		k.aside = o.strip(key, k.aside)
+	}
+	for id, o := range b.open {
+		if id.shard == shard {
+			k.aside = o.strip(key, k.aside)
+		}
+	}
+	slices.SortStableFunc(k.aside, func(x, y *Message) int { return cmp.Compare(x.arrival, y.arrival) })
+}
+
+// strip moves the members of key to the end of aside.
+func (o *openBatch) strip(key uint64, aside []*Message) []*Message {
+	kept := o.Messages[:0]
+	for _, m := range o.Messages {
+		if m.lane == key {
+			aside = append(aside, m)
+			o.Bytes -= m.size
+		} else {
+			kept = append(kept, m)
+		}
+	}
+	clear(o.Messages[len(kept):])
+	o.Messages = kept
+	return aside
+}
+
+// free lets what was set aside for key take its place again.
+func (b *batcher) free(key uint64) {
+	k := b.blocked[key]
+	delete(b.blocked, key)
+	for _, m := range k.aside {
+		b.take(m)
+	}
+}

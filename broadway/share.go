@@ -1,0 +1,81 @@
+package broadway
+
+import "time"
+
+// minBlocked is how long no report must have ended, at least, before a batcher
+// counts as blocked.
+const minBlocked = 2 * time.Second
+
+// hold counts a message that comes, and says whether the batcher takes it. Above
+// its share a batcher that works takes what is on its way, and the sources are not
+// asked for more; one that is blocked refuses. So it does not with PartitionBy,
+// since what is given back loses its place.
+func (b *batcher) hold() bool {
+	n := b.held.Add(1)
+	if b.blockedNow.Load() && !b.ordered() && n > b.share() {
+		b.held.Add(-1)
+		return false
+	}
+	b.raise(n)
+	return true
+}
+
+// overfull says that the batcher has its share.
+func (b *batcher) overfull() bool {
+	return len(b.p.batchers) > 1 && !b.ordered() && b.held.Load() >= b.share()
+}
+
+// share is what the batcher may hold: its bound, unless that would be at the cost
+// of what is reserved for the others.
+func (b *batcher) share() int64 {
+	room := int64(b.p.cfg.MaxUnsettled)
+	for _, other := range b.p.batchers {
+		if other != b {
+			room -= max(other.held.Load(), other.reserve())
+		}
+	}
+	return max(min(b.bound(), room), b.reserve())
+}
+
+// checkBlocked says whether the batcher has become blocked: no report has ended
+// for minBlocked, and for four times the longest so far.
+func (b *batcher) checkBlocked(now time.Time) bool {
+	busy := int(b.reporting.Load()) == b.cfg.Concurrency
+	since := time.Duration(now.UnixNano() - b.finishedAt.Load())
+	if !busy || since < max(minBlocked, 4*time.Duration(b.slowest.Load())) {
+		return false
+	}
+	return !b.blockedNow.Swap(true)
+}
+
+// works is told of the begin and the end of reports.
+func (b *batcher) works(took time.Duration) {
+	b.finishedAt.Store(time.Now().UnixNano())
+	b.slowest.Store(max(b.slowest.Load(), int64(took))) // one of two at once may be lost
+	if b.blockedNow.Swap(false) {
+		b.p.ledger.look()
+	}
+}
+
+func (b *batcher) raise(n int64) {
+	for h := b.highest.Load(); n > h && !b.highest.CompareAndSwap(h, n); h = b.highest.Load() {
+	}
+}
+
+// bound is the most that the batcher may hold: everything when it is alone, and
+// half otherwise, so that one that is blocked leaves room for others.
+func (b *batcher) bound() int64 {
+	if len(b.p.batchers) == 1 {
+		return int64(b.p.cfg.MaxUnsettled)
+	}
+	return int64(max(b.p.cfg.MaxUnsettled/2, 1))
+}
+
+// reserve is what the others leave to this batcher.
+func (b *batcher) reserve() int64 {
+	n := len(b.p.batchers)
+	if n == 1 {
+		return int64(b.p.cfg.MaxUnsettled)
+	}
+	return int64(min(b.cfg.Size, b.p.cfg.MaxUnsettled/(2*n)))
+}
