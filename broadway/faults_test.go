@@ -147,8 +147,6 @@ func (p *drainInFetch) Fetch(ctx context.Context, d broadway.Demand) ([]*broadwa
 }
 func (p *drainInFetch) Close() error { return nil }
 
-type onlyProducer struct{ *drainInFetch }
-
 func TestADrainBetweenTakeAndReturnIsSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := &drainInFetch{}
@@ -431,17 +429,6 @@ func TestTheBackoffOfBothStagesMustFit(t *testing.T) {
 	}
 }
 
-// a Fetch that returns late: the drain's deadline is counted from there.
-type slowFetch struct{ broadway.Producer }
-
-func (s slowFetch) Fetch(ctx context.Context, d broadway.Demand) ([]*broadway.Message, error) {
-	m, err := s.Producer.Fetch(ctx, d)
-	if ctx.Err() != nil {
-		time.Sleep(20 * time.Second)
-	}
-	return m, err
-}
-
 // what WaitingFor says about unconfirmed dead letters, and a byte bound.
 type refusing struct{}
 
@@ -531,11 +518,3 @@ func TestADeadLetterThatIsRefusedHoldsUpNoOther(t *testing.T) {
 		_ = stop()
 	})
 }
-
-// a policy's deadline that moves.
-type gap struct{ at time.Time }
-
-func (g *gap) Open(now time.Time) broadway.BatchState { return &gap{now.Add(time.Second)} }
-func (g *gap) Fits(*broadway.Message) bool            { return true }
-func (g *gap) Add(*broadway.Message) bool             { g.at = time.Now().Add(time.Second); return false }
-func (g *gap) Deadline() time.Time                    { return g.at }

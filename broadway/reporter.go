@@ -75,7 +75,7 @@ func (b *batcher) guarded(ctx context.Context, o *openBatch) (err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.ReportTimeout, late)
 	defer cancel()
 	err = b.cfg.Reporter(ctx, b.copy(o))
-	if context.Cause(ctx) == late {
+	if errors.Is(context.Cause(ctx), late) {
 		return late
 	}
 	return err

@@ -11,8 +11,8 @@ import (
 
 // event is what the benchmarks move, by pointer: as large as a small message.
 type event struct {
-	n    int
-	rest [192]byte
+	n int
+	_ [192]byte
 }
 
 // source returns a fetch function over n events. They are made before the clock

@@ -36,10 +36,11 @@ func (o Options[E]) newOutlet() (*outlet[E], error) {
 	if o.Buffer == 0 {
 		o.Buffer = DefaultBuffer
 	}
-	if o.Dispatcher.make == nil {
-		o.Dispatcher = ByDemand[E]()
+	dispatcher := o.Dispatcher
+	if dispatcher.make == nil {
+		dispatcher = ByDemand[E]()
 	}
-	d, err := o.Dispatcher.make(o.Buffer, o.Overflow)
+	d, err := dispatcher.make(o.Buffer, o.Overflow)
 	if err != nil {
 		return nil, err
 	}

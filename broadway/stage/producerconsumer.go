@@ -56,11 +56,12 @@ func (s *ProducerConsumer[I, O]) Dropped() int64 { return s.out.lost() }
 
 func (s *ProducerConsumer[I, O]) loop(ctx context.Context, r *runner) error {
 	err := s.work(ctx, r)
-	_, undelivered := err.(*UndeliveredError)
-	if err == errDeserted || undelivered {
+	_, undelivered := err.(*UndeliveredError) //nolint:errorlint // its own, never wrapped: a function may return that of another Run
+	deserted := errors.Is(err, errDeserted)
+	if deserted || undelivered {
 		s.in.stop()
 	}
-	if err == errDeserted {
+	if deserted {
 		err = nil
 	}
 	if err == nil || undelivered {

@@ -181,14 +181,14 @@ func (r *runner) supervise(ctx context.Context, i int, cancel context.CancelCaus
 			err = &PanicError{Value: v, Stack: debug.Stack()}
 		}
 		// Only the stage's own: a function may return that of another Run.
-		_, undelivered := err.(*UndeliveredError)
+		_, undelivered := err.(*UndeliveredError) //nolint:errorlint // see above
 		switch {
 		case err == nil:
 		case undelivered:
 			r.left[i] = &Error{n.name, err}
 		default:
 			r.failed.Store(true)
-			if err != errHalted {
+			if !errors.Is(err, errHalted) {
 				cancel(&Error{n.name, err})
 			}
 		}
