@@ -34,7 +34,7 @@ func TestFailingCommitsStopAPartitionAtItsWindow(t *testing.T) {
 	eventually(t, "the window is full", out.has(200))
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if err := commits.Wait(ctx, int(commits.Hits())+5); err != nil {
+	if err := commits.Wait(ctx, commits.Hits()+5); err != nil {
 		t.Fatal(err)
 	}
 	if n := out.distinct(); n != 200 {

@@ -12,8 +12,8 @@ import (
 type phase uint8
 
 const (
-	// phaseLocating waits for the group's committed offset.
-	phaseLocating phase = iota
+	// Zero waits for the group's committed offset.
+	_ phase = iota
 	// phaseResolving asks the leader for an offset: where to begin, or where to
 	// go on after the position was found not to exist.
 	phaseResolving

@@ -69,7 +69,6 @@ func (j *job) waits() bool {
 type batch struct {
 	to    topicPartition
 	items []*item
-	bytes []byte
 }
 
 // round sends the next batch of each partition, and says whether each record
