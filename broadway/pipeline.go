@@ -62,6 +62,7 @@ func New(cfg Config) (*Pipeline, error) {
 	if cfg.Failure.Action == ActionNone {
 		cfg.Failure.Action = ActionDrop
 	}
+	cfg.Logger = cfg.Logger.With("pipeline", cfg.Name)
 	p.cfg = cfg
 	p.assemble()
 	return p, nil
@@ -233,7 +234,7 @@ func (p *Pipeline) Topology() []Stage {
 	return out
 }
 
-func (p *Pipeline) log() *slog.Logger { return p.cfg.Logger.With("pipeline", p.cfg.Name) }
+func (p *Pipeline) log() *slog.Logger { return p.cfg.Logger }
 
 // handBackWait is how long a message waits that there is no room for, before it is
 // given back.

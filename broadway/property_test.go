@@ -219,7 +219,7 @@ func (w *world) check(t *rapid.T, p *broadway.Pipeline) {
 	if st.HighestUnsettled > w.cfg.MaxUnsettled || st.HighestUnsettledBytes > max(w.cfg.MaxUnsettledBytes, 4) {
 		t.Errorf("bounds: %+v", st)
 	}
-	if st.Unsettled != 0 || st.UnsettledBytes != 0 {
+	if st.Unsettled != 0 || st.UnsettledBytes != 0 || st.SettledTwice != 0 {
 		t.Errorf("left unsettled: %+v", st)
 	}
 	for _, b := range st.Batchers {

@@ -46,8 +46,10 @@ type Stats struct {
 	DeadLettered int64
 	Released     int64
 	Retried      int64
-	// Stale counts settles of messages whose AckRef had ended.
-	Stale int64
+	// Stale counts settles of messages whose AckRef had ended; SettledTwice those of
+	// messages that were settled before. Neither reaches the source.
+	Stale        int64
+	SettledTwice int64
 
 	// Unsettled is what was fetched and is not settled, now and at its highest;
 	// MaxUnsettled is its bound. The same in bytes.
@@ -157,7 +159,7 @@ func (p *Pipeline) Stats() Stats {
 		Name: p.cfg.Name, State: p.state(),
 		Succeeded: p.count.succeeded.Load(), Failed: p.count.failed.Load(),
 		DeadLettered: p.count.deadLettered.Load(), Released: p.count.released.Load(),
-		Retried: p.count.retried.Load(), Stale: p.count.stale.Load(),
+		Retried: p.count.retried.Load(), Stale: p.count.stale.Load(), SettledTwice: p.count.doubled.Load(),
 		MaxUnsettled: p.cfg.MaxUnsettled, MaxUnsettledBytes: p.cfg.MaxUnsettledBytes,
 		Processor: ProcessorStats{
 			Concurrency: p.cfg.Processor.Concurrency,
