@@ -97,10 +97,14 @@ func (e *mistakes) between(field string, value, most int) {
 func (c *Config) check() mistakes {
 	var e mistakes
 	e.add(len(c.Producers) == 0, "Producers", nil, "at least one is required")
+	seen := map[Producer]bool{} // by pointer
 	for i, p := range c.Producers {
 		field := fmt.Sprintf("Producers[%d]", i)
 		e.add(p == nil, field, nil, "must not be nil")
-		e.add(twice(c.Producers[:i], p), field, nil, "is used twice")
+		if p != nil && reflect.TypeOf(p).Kind() == reflect.Pointer {
+			e.add(seen[p], field, nil, "is used twice")
+			seen[p] = true
+		}
 		if v, ok := p.(Validator); ok {
 			e.nest(field, v.Validate())
 		}
@@ -121,11 +125,6 @@ func (c *Config) check() mistakes {
 	e.add(c.MaxUnsettledBytes < 1, "MaxUnsettledBytes", c.MaxUnsettledBytes, "must be at least 1, or 0 for the default")
 	e.add(c.DrainTimeout < 0, "DrainTimeout", c.DrainTimeout, "must be positive")
 	return e
-}
-
-// twice says whether p is among earlier.
-func twice(earlier []Producer, p Producer) bool {
-	return p != nil && reflect.TypeOf(p).Comparable() && slices.Contains(earlier, p)
 }
 
 // nest adds the mistakes that a part reports of itself.

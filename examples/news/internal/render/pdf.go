@@ -70,7 +70,7 @@ func (p *paper) open(a *Article) *sheet {
 	created := a.Post.CreatedAt.UTC().Truncate(time.Second)
 	doc.SetCreationDate(created)
 	doc.SetModificationDate(created)
-	doc.AddUTF8FontFromBytes(fontSans, "", dejavusans.TTF)
+	doc.AddUTF8FontFromBytes(fontSans, "", bytes.Clone(dejavusans.TTF)) // fpdf writes into it
 	doc.SetMargins(margin, margin, margin)
 	doc.SetAutoPageBreak(false, 0)
 	doc.SetCellMargin(0)

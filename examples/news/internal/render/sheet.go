@@ -1,6 +1,7 @@
 package render
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"unicode"
@@ -50,7 +51,7 @@ type character struct {
 
 func (s *sheet) monoFont() {
 	if !s.mono {
-		s.doc.AddUTF8FontFromBytes(fontMono, "", dejavusansmono.TTF)
+		s.doc.AddUTF8FontFromBytes(fontMono, "", bytes.Clone(dejavusansmono.TTF)) // fpdf writes into it
 		s.mono = true
 	}
 }
