@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode"
@@ -84,6 +85,27 @@ func TestEqualPostsGiveEqualBytes(t *testing.T) {
 			t.Errorf("%s: %d bytes, and %d the second time", format, len(a.Formats[format]), len(b.Formats[format]))
 		}
 	}
+}
+
+// TestPostsAreRenderedSideBySide renders code, which needs a second font, many
+// times at once: under the race detector nothing is shared, and every article is
+// the same.
+func TestPostsAreRenderedSideBySide(t *testing.T) {
+	r, p := renderer(t), sample()
+	want, err := r.Render(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			got, err := r.Render(p)
+			if err != nil || !bytes.Equal(got.Formats[render.PDF], want.Formats[render.PDF]) {
+				t.Errorf("another PDF, or %v", err)
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestAPageLoadsAndRunsNothing(t *testing.T) {
