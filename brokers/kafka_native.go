@@ -84,6 +84,7 @@ share.coordinator.state.topic.num.partitions=4
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 log.segment.delete.delay.ms=1000
+log.retention.ms=-1
 log.cleaner.dedupe.buffer.size=16777216
 num.network.threads=2
 num.io.threads=4

@@ -81,9 +81,9 @@ func (s *session) applyPartition(f *frame, part *partition, q *kmsg.FetchRespons
 		part.turn = s.turn
 		part.partBytes = s.cfg.MaxPartitionBytes
 	case len(q.RecordBatches) > 0:
-		// Only the beginning of a batch fitted in: next time it comes first, and
-		// brokers send a first batch whole. Should one not, ask for more.
-		part.turn = 0
+		// Only the beginning of a batch fitted in. As it brought nothing it will
+		// come first, and brokers send a first batch whole. Should one not, ask
+		// for more.
 		part.partBytes = min(2*part.partBytes, s.cfg.MaxBatchBytes+frameSlack)
 		part.tail = false
 		return
@@ -114,7 +114,10 @@ func (s *session) refused(node int32, part *partition, c code, now time.Time) {
 		return
 	case c == codeOutOfRange:
 		return // a replica may lag behind: ask the leader, at once
-	case c.moved() || c == codeUnknownTopicOrPartition:
+	case c == codeUnknownTopicOrPartition:
+		part.doubted = now
+		kick(s.watchKick)
+	case c.moved():
 		kick(s.watchKick)
 	}
 	part.failures++

@@ -96,6 +96,9 @@ func (s *session) plans(now time.Time) (plans []*plan, again time.Time) {
 		if p.inflight || p.phase != phaseFetching && p.phase != phaseResolving {
 			continue
 		}
+		if !p.doubted.IsZero() {
+			continue // compare clears it
+		}
 		if now.Before(p.notBefore) {
 			if again.IsZero() || p.notBefore.Before(again) {
 				again = p.notBefore

@@ -59,9 +59,12 @@ type partition struct {
 	logStart      int64
 
 	notBefore time.Time // no exchange before
-	failures  int       // exchanges that failed in a row
-	corrupt   int       // answers in a row whose first batch was corrupt
-	rewinds   int       // rewinds in a row without progress
+	// doubted is when the broker denied the topic, zero when it does not: it may
+	// be created anew, and nothing is fetched before its id was looked at since.
+	doubted  time.Time
+	failures int // exchanges that failed in a row
+	corrupt  int // answers in a row whose first batch was corrupt
+	rewinds  int // rewinds in a row without progress
 }
 
 // ownership is one epoch of a partition: what the messages' AckRef leads to. A

@@ -331,6 +331,7 @@ func (s *session) watchLoop() {
 		case <-s.watchKick:
 		case <-timer.C:
 		}
+		asked := time.Now()
 		states, err := s.cluster.describe()
 		s.producer.described(err)
 		next := s.cfg.MetadataInterval
@@ -339,7 +340,9 @@ func (s *session) watchLoop() {
 			next = min(next, backoff(failures, 2*time.Second))
 		} else {
 			failures = 0
-			s.compare(states)
+			if s.compare(states, asked) {
+				next = min(next, time.Second)
+			}
 		}
 		timer.Reset(next)
 		// A kick within the next moments is answered by the answer just had.
@@ -361,12 +364,13 @@ func (s *session) pauseFor(d time.Duration) bool {
 }
 
 // compare takes over the leaders, and ends the session when the assignment no
-// longer covers what there is.
-func (s *session) compare(states map[string]topicState) {
+// longer covers what there is: of an answer to what was asked at a time. It says
+// whether a topic that a broker denied has not been seen since.
+func (s *session) compare(states map[string]topicState, asked time.Time) (doubt bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ended {
-		return
+		return false
 	}
 	var missing []error
 	for _, topic := range s.cfg.Topics {
@@ -379,13 +383,19 @@ func (s *session) compare(states map[string]topicState) {
 	for _, p := range s.parts {
 		l, known := states[p.name.topic].partitions[p.name.partition]
 		if !known || l.epoch >= 0 && l.epoch < p.leader.epoch {
+			doubt = doubt || !p.doubted.IsZero()
 			continue // the topic is being deleted, or the broker is behind
 		}
+		if asked.After(p.doubted) {
+			p.doubted = time.Time{} // it is the same topic still: see checkTopics
+		}
+		doubt = doubt || !p.doubted.IsZero()
 		if l != p.leader {
 			p.leader, p.replica, p.notBefore = l, anyBroker, time.Time{}
 		}
 	}
 	kick(s.fetchKick)
+	return doubt
 }
 
 // checkTopics looks for what the assignment cannot have covered: it was made, by
