@@ -79,7 +79,9 @@ func TestCommitsOfAFencedMemberAreDropped(t *testing.T) {
 // TestLeadersMove: metadata is asked for anew, and the member stays in its group.
 func TestLeadersMove(t *testing.T) {
 	f := newFake(t, kfake.SeedTopics(6, "t"))
-	source, out := kafka.NewProducer(f.config(t, "t")), newSink()
+	cfg := f.config(t, "t")
+	cfg.MetadataInterval = time.Hour // it is asked for because of the errors
+	source, out := kafka.NewProducer(cfg), newSink()
 	r := run(t, pipeline(source, out))
 	for round := range 10 {
 		f.produce(t, "t", "m", 300*round, 300*(round+1), 6)
@@ -91,6 +93,20 @@ func TestLeadersMove(t *testing.T) {
 	r.stop(t)
 	if s := source.Stats(); out.duplicates() != 0 || s.Generations != 1 {
 		t.Errorf("%d duplicates, %+v; want none in one generation", out.duplicates(), s)
+	}
+}
+
+// TestAPositionThatExistsAfterAll: a leader that is not up to date yet denies it.
+func TestAPositionThatExistsAfterAll(t *testing.T) {
+	f := newFake(t, kfake.SeedTopics(1, "t"))
+	f.produce(t, "t", "m", 0, 10, 1)
+	f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Fetch}, Topic: "t", Err: kerr.OffsetOutOfRange})
+	source, out := kafka.NewProducer(f.config(t, "t")), newSink()
+	r := run(t, pipeline(source, out))
+	eventually(t, "all", out.has(10))
+	r.stop(t)
+	if s := source.Stats(); s.OutOfRange != 0 || s.Exchanges < 4 {
+		t.Errorf("%+v, want two questions for offsets and no policy applied", s)
 	}
 }
 
