@@ -147,6 +147,9 @@ func (s *session) outOfRange(part *partition) {
 		return
 	}
 	part.phase, part.lost, part.timestamp = phaseResolving, part.fetchOffset, timestampEarliest
+	// Perhaps the topic is another one by now: then this is no matter of policy.
+	part.doubted = time.Now()
+	kick(s.watchKick)
 }
 
 // resolve takes over offsets that a leader was asked for. Callers hold mu.
