@@ -21,7 +21,7 @@
 //	      metadata_interval: 10s
 //	      max_wait: 250ms
 //	      min_bytes: 1B
-//	      max_bytes: 4MiB
+//	      max_bytes: 8MiB
 //	      max_partition_bytes: 1MiB
 //	      max_batch_bytes: 64MiB
 //	      window: 4000
