@@ -65,6 +65,7 @@ type BatchState interface {
 	Fits(m *Message) bool
 	// Add tells that m joined, and returns whether the batch is complete.
 	Add(m *Message) bool
-	// Deadline is when the batch must be closed at the latest; zero for never.
+	// Deadline is when the batch must be closed at the latest; zero for never. It is
+	// asked after each Add, and only ever comes nearer: a later one is ignored.
 	Deadline() time.Time
 }
