@@ -113,8 +113,8 @@ func (d *drain) drainProducers(ctx context.Context) {
 }
 
 // wait waits for the stages, but not for handlers that ignore the end of their
-// context: they cannot be ended, and what they return counts for nothing. This
-// is the one place where a goroutine is not waited for.
+// context: they cannot be ended, and what they return counts for nothing. So
+// it is with a Fetch that ignores the end of its context; nothing else is left.
 //
 // Calls of acknowledgers and dead letterers, whose context has ended by then, get
 // a moment to return: a producer is closed after its last Ack.

@@ -19,6 +19,7 @@ type Pipeline struct {
 	pool        *pool
 	batchers    []*batcher
 	byName      map[string]*batcher
+	unnamed     *batcher // of messages that name none; nil when they must
 	parker      *parker
 	deadLetters *deadLetters // nil without
 	retrying    RetryObserver
@@ -85,9 +86,9 @@ func (p *Pipeline) assemble() {
 		p.byName[cfg.Name] = b
 	}
 	if len(p.batchers) == 1 {
-		p.byName[""] = p.batchers[0]
-	} else if b := p.byName[DefaultBatcher]; b != nil {
-		p.byName[""] = b
+		p.unnamed = p.batchers[0]
+	} else {
+		p.unnamed = p.byName[DefaultBatcher]
 	}
 	p.pool = newPool(p)
 }
@@ -246,7 +247,7 @@ func (p *Pipeline) forward(m *Message) {
 		p.settle(m, stateSucceeded)
 		return
 	}
-	b := p.byName[m.Batcher]
+	b := p.route(m)
 	if b == nil {
 		m.err = fmt.Errorf("%w %q", ErrUnknownBatcher, m.Batcher)
 		p.giveUp(m)
@@ -258,6 +259,14 @@ func (p *Pipeline) forward(m *Message) {
 	}
 	m.at, m.retry, m.Attempt = b, false, m.earlier+1
 	b.put(m)
+}
+
+// route is the batcher that m goes to, nil when there is none of that name.
+func (p *Pipeline) route(m *Message) *batcher {
+	if m.Batcher == "" {
+		return p.unnamed
+	}
+	return p.byName[m.Batcher]
 }
 
 // handBack releases m, after a pause while not too many pause: a source that
@@ -276,7 +285,7 @@ func (p *Pipeline) setKey(m *Message) {
 	if m.BatchKey != "" || len(p.batchers) == 0 {
 		return
 	}
-	if b := p.byName[m.Batcher]; b != nil && b.cfg.KeyBy != nil {
+	if b := p.route(m); b != nil && b.cfg.KeyBy != nil {
 		m.BatchKey = b.cfg.KeyBy(m)
 	}
 }

@@ -342,6 +342,28 @@ func isGone(err error) bool {
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
+// closeAfter waits for the work of its owner, and closes. Work that takes longer than
+// closeTimeout is ended by cutting its connections, and said.
+func (w *wire) closeAfter(work *sync.WaitGroup) (err error) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		work.Wait()
+		close(done)
+	})
+	timer := time.NewTimer(closeTimeout)
+	defer timer.Stop()
+	select {
+	case <-done:
+	case <-timer.C:
+		err = fmt.Errorf("kafka: closing took longer than %s: connections cut", closeTimeout)
+		w.network.shut()
+	}
+	wg.Wait()
+	w.close()
+	return err
+}
+
 // close ends the transport's goroutines and connections. Nothing of ours may be
 // under way any more: kafka-go would let it wait for ever.
 func (w *wire) close() {

@@ -308,22 +308,5 @@ func (p *Producer) Close() error {
 	p.closed, p.draining = true, true
 	p.mu.Unlock()
 	close(p.quit)
-	ended := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		p.loops.Wait()
-		close(ended)
-	})
-	timer := time.NewTimer(closeTimeout)
-	defer timer.Stop()
-	var err error
-	select {
-	case <-ended:
-	case <-timer.C:
-		err = fmt.Errorf("kafka: closing took longer than %s: connections cut", closeTimeout)
-		p.wire.network.shut()
-	}
-	wg.Wait()
-	p.wire.close()
-	return err
+	return p.wire.closeAfter(&p.loops)
 }

@@ -151,24 +151,7 @@ func (p *Publisher) Close() error {
 	if !first {
 		return nil
 	}
-	var wg sync.WaitGroup
-	done := make(chan struct{})
-	wg.Go(func() {
-		p.calls.Wait()
-		close(done)
-	})
-	timer := time.NewTimer(closeTimeout)
-	defer timer.Stop()
-	var err error
-	select {
-	case <-done:
-	case <-timer.C:
-		err = fmt.Errorf("kafka: closing took longer than %s: connections cut", closeTimeout)
-		p.wire.network.shut()
-	}
-	wg.Wait()
-	p.wire.close()
-	return err
+	return p.wire.closeAfter(&p.calls)
 }
 
 // layout is what is known of topics; they are asked for when one is not known,
