@@ -17,6 +17,9 @@ var (
 	ErrHandlerTimeout = errors.New("broadway: handler timed out")
 	// ErrGoexit is why a message failed whose handler called runtime.Goexit.
 	ErrGoexit = errors.New("broadway: handler called runtime.Goexit")
+	// ErrAttemptsExhausted is why a message failed without being handled: all of
+	// FailurePolicy.MaxAttempts attempts ended with their process. See [Producer].
+	ErrAttemptsExhausted = errors.New("broadway: attempts exhausted")
 	// ErrUnknownBatcher is why a message failed that names no batcher of its
 	// pipeline.
 	ErrUnknownBatcher = errors.New("broadway: unknown batcher")

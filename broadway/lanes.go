@@ -48,7 +48,9 @@ func newLanes(l *pool) *lanes {
 
 func (d *lanes) publish(messages []*Message) {
 	for _, m := range messages {
-		m.lane = d.laneOf(m)
+		if m.err == nil { // what is not handled needs no order, and the user's code may be what it died of
+			m.lane = d.laneOf(m)
+		}
 	}
 	d.waiting.Add(int64(len(messages)))
 	for _, m := range messages {

@@ -62,7 +62,8 @@ type Message struct {
 	BatchMode BatchMode
 
 	// Attempt counts handlings of the stage that is running, from 1. Attempts
-	// made before a crash count where the source can tell them.
+	// that ended with their process count where the source can tell them: see
+	// [Producer].
 	Attempt int
 	// Redelivered says that the source delivered this message before.
 	Redelivered bool

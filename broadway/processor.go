@@ -188,7 +188,7 @@ func (w *worker) handle(ctx context.Context, m *Message) bool {
 		w.pool.p.release(m)
 		return true
 	}
-	if err := m.err; err != nil && !m.retry { // PartitionBy panicked
+	if err := m.err; err != nil && !m.retry { // attempts exhausted, or PartitionBy panicked
 		w.failed++
 		w.verdict = w.pool.p.fail(ctx, m, Reject(err), true)
 		return true

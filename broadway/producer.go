@@ -22,6 +22,21 @@ type Demand struct {
 
 // Producer fetches messages from a source. Nothing is fetched that was not
 // asked for.
+//
+// A source that can tell how many attempts at a message ended without an outcome,
+// because the process that made them died, sets [Message.Attempt] to one more than
+// that before Fetch returns the message; all others leave it at 1. Attempts that
+// failed in a process that lived are no matter of the source's, nor is a message
+// that was released, requeued, or that came again because a connection broke: what
+// cannot be told apart from a crash counts as one, if the source says so in its
+// documentation. The first handling of each stage has that Attempt, and later ones
+// count on from it. A message with more attempts behind it than
+// FailurePolicy.MaxAttempts allows, which is Attempt > MaxAttempts, is not handled:
+// neither its processor nor PartitionBy sees it, and the policy's Action is taken
+// at once, with [ErrAttemptsExhausted] as the reason and, as Attempt, the number of
+// attempts that were made. So a message that kills each process that handles it
+// ends in the dead letters, and the messages beside it do not: a source suspects as
+// few as it can, by delivering them one at a time after a crash.
 type Producer interface {
 	// Fetch returns 1 to d.Messages messages that weigh at most d.Bytes; or it
 	// blocks until there is one or ctx ends; or it returns an error and no
@@ -325,6 +340,9 @@ func (s *source) accept(messages []*Message) []*chunk {
 		for _, m := range c.messages {
 			m.chunk = c
 			m.earlier = max(m.Attempt-1, 0)
+			if most := s.p.cfg.Failure.MaxAttempts; m.earlier >= most {
+				m.Attempt, m.err = m.earlier, fmt.Errorf("%w: %d ended with their process, of %d", ErrAttemptsExhausted, m.earlier, most)
+			}
 		}
 		chunks = append(chunks, c)
 		start = end

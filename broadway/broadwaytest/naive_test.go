@@ -42,6 +42,8 @@ const (
 	settlesPrefix           defect = "settles all up to a position"
 	failsEmptyCalls         defect = "fails on empty calls"
 	dropsFailed             defect = "ignores the failed of a mixed call"
+	forgetsCrashes          defect = "forgets crashes"
+	suspectsAll             defect = "suspects what did not crash"
 	liesAboutCancelledCalls defect = "drops a settle whose context has ended"
 )
 
@@ -56,6 +58,7 @@ type broker struct {
 	losing   bool
 	settles  int
 	finished bool
+	crashed  bool // since then messages are delivered one at a time
 	changed  chan struct{}
 	opened   *naive
 }
@@ -64,6 +67,7 @@ type item struct {
 	number    int64
 	payload   []byte
 	delivered int
+	crashes   int
 }
 
 func (i item) id(d defect) string {
@@ -130,6 +134,23 @@ func (b *broker) Cut(context.Context) error {
 	return nil
 }
 
+// Crash counts an attempt at each message that is unsettled: after a crash the
+// producer takes a message only when it has no other.
+func (b *broker) Crash(context.Context) error {
+	b.mu.Lock()
+	for number, i := range b.out {
+		if b.defect != forgetsCrashes {
+			i.crashes++
+			b.out[number] = i
+		}
+	}
+	b.crashed, b.opened.dead = true, true
+	b.mu.Unlock()
+	b.opened.endSession(true)
+	b.opened.once.Do(func() { close(b.opened.closing) }) // and Close does nothing more
+	return nil
+}
+
 func (b *broker) Finish(context.Context) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -162,6 +183,7 @@ type naive struct {
 	ref     *broadway.AckRef
 	ahead   []*broadway.Message
 	stopped bool
+	dead    bool
 }
 
 func (n *naive) Describe(broadway.Limits) broadway.Traits {
@@ -216,7 +238,7 @@ func (n *naive) take(d broadway.Demand) ([]*broadway.Message, <-chan struct{}, e
 	if n.defect == returnsWhenEmpty && len(n.queue) == 0 && !n.finished {
 		return nil, nil, io.ErrNoProgress
 	}
-	if n.stopped {
+	if n.stopped || n.dead {
 		return nil, n.changed, nil
 	}
 	want, bytes := d.Messages, d.Bytes
@@ -227,6 +249,11 @@ func (n *naive) take(d broadway.Demand) ([]*broadway.Message, <-chan struct{}, e
 		bytes = 1 << 40
 	case fetchesAhead, keepsOnDrain:
 		want += 7
+	}
+	if n.crashed && n.defect != suspectsAll {
+		if want = 1; len(n.out) > 0 {
+			return nil, n.changed, nil
+		}
 	}
 	if n.ref == nil {
 		n.ref = broadway.NewAckRef(n, n, 0)
@@ -286,7 +313,7 @@ func (n *naive) message(i item) *broadway.Message {
 		payload = n.buffer[start:]
 	}
 	m := broadway.NewMessage(n.ref, i.number, payload)
-	m.Redelivered = i.delivered > 1
+	m.Redelivered, m.Attempt = i.delivered > 1, 1+i.crashes
 	if n.defect != hasNoMetadata {
 		m.Metadata = metadata(i.id(n.defect))
 	}
@@ -299,6 +326,7 @@ func (n *naive) settleOne(number int64) {
 		n.settles++
 	}
 	delete(n.out, number)
+	defer n.wake()
 	if n.defect == settlesPrefix {
 		for other := range n.out {
 			if other < number {
@@ -396,6 +424,7 @@ func (n *naive) Close() error {
 
 var (
 	_ broadwaytest.Cutter        = (*broker)(nil)
+	_ broadwaytest.Crasher       = (*broker)(nil)
 	_ broadwaytest.Finisher      = (*broker)(nil)
 	_ broadwaytest.Meter         = (*broker)(nil)
 	_ broadwaytest.SettleCounter = (*broker)(nil)

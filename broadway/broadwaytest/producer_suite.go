@@ -41,6 +41,7 @@ func ProducerProperties(f Features) []Property {
 	all = append(all, lifeProperties()...)
 	all = append(all, settleProperties()...)
 	all = append(all, contentProperties(f)...)
+	all = append(all, crashProperties()...)
 	all = append(all, Property{
 		"FailureActions", "each action that the producer says it can take has its effect", failureActions,
 	})

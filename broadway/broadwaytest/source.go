@@ -68,6 +68,9 @@ type Features struct {
 	UnmarkedRedelivery bool
 	// UnstableIDs says that a redelivered message may have another ID.
 	UnstableIDs bool
+	// UncountedCrashes is how many crashes a source that is a Crasher may need
+	// before it suspects a message: they come on top of MaxAttempts.
+	UncountedCrashes int
 	// Timeout is how long to wait for what must happen. Default 30 s.
 	Timeout time.Duration
 	// Quiet is how long to watch that nothing happens. Default 300 ms.

@@ -83,7 +83,7 @@ var unpiped = []defect{
 }
 
 // piped are the properties that run a pipeline.
-var piped = []string{"FailureActions", "TakesBothOutcomes", "DrainLosesNothing"}
+var piped = []string{"FailureActions", "TakesBothOutcomes", "DrainLosesNothing", "AttemptsSurviveCrashes"}
 
 // wantFailure runs a suite against a producer with a defect: exactly one property
 // must fail, and say why.
@@ -188,6 +188,14 @@ func TestFindsProducerThatGoesOnWithAStoppedPartition(t *testing.T) {
 
 func TestFindsProducerThatNeverEnds(t *testing.T) {
 	wantFailure(t, producers, neverEnds, "EndsWithEOF", "did not return")
+}
+
+func TestFindsProducerThatForgetsCrashes(t *testing.T) {
+	wantFailure(t, producers, forgetsCrashes, "AttemptsSurviveCrashes", "died of a message")
+}
+
+func TestFindsProducerThatSuspectsAll(t *testing.T) {
+	wantFailure(t, producers, suspectsAll, "AttemptsSurviveCrashes", "though it killed nobody")
 }
 
 func TestFindsProducerThatSettlesWhenNoFetchRuns(t *testing.T) {
