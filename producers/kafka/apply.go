@@ -76,7 +76,7 @@ func (s *session) applyPartition(f *frame, part *partition, q *kmsg.FetchRespons
 		}
 		f.users++
 		part.segments = append(part.segments, seg)
-		part.fetchOffset = e.next
+		part.fetchOffset, part.fetchEpoch = e.next, part.laterEpoch(part.fetchEpoch, e.epoch)
 		s.turn++
 		part.turn = s.turn
 		part.partBytes = s.cfg.MaxPartitionBytes
@@ -180,7 +180,7 @@ func (s *session) resolved(part *partition, offset int64) {
 	case offset < 0:
 		part.timestamp = timestampLatest // nothing is that young
 	case part.lost < 0:
-		s.open(part, offset)
+		s.open(part, offset, -1)
 		part.own.pin = s.cfg.StartAt.kind != startEarliest
 		kick(s.commitKick)
 	case part.timestamp == timestampEarliest:
@@ -232,7 +232,7 @@ func (s *session) spoiled(part *partition, seg *segment, err error) {
 	s.producer.count.corrupt.Add(1)
 	after, passable := seg.passable(part.highWatermark)
 	s.drop(part)
-	part.fetchOffset, part.tail = seg.next, false
+	part.fetchOffset, part.fetchEpoch, part.tail = seg.next, part.own.lastEpoch(), false
 	err = fmt.Errorf("kafka: %s: %w", part.name, err)
 	switch {
 	case part.corrupt < corruptTries:

@@ -116,6 +116,7 @@ type extent struct {
 	complete int   // bytes of whole batches
 	next     int64 // the offset after them
 	records  int64 // as their heads tell; trust it as an upper bound only
+	epoch    int32 // of the last of them, as its head tells and no sum covers; -1 for none
 	broken   bool  // what follows complete is malformed, rather than cut off
 }
 
@@ -123,7 +124,7 @@ type extent struct {
 // for. It decodes nothing: that waits until the records are handed out. Batches
 // that lead nowhere would be asked for again without end: they count as broken.
 func measure(raw []byte, from int64) extent {
-	e := extent{next: from}
+	e := extent{next: from, epoch: -1}
 	for e.complete < len(raw) {
 		b, err := peekBatch(raw[e.complete:])
 		if errors.Is(err, errPartial) {
@@ -136,6 +137,7 @@ func measure(raw []byte, from int64) extent {
 		e.complete += b.size
 		e.next = max(e.next, b.next)
 		e.records += int64(b.count)
+		e.epoch = b.epoch
 	}
 	e.broken = e.broken || e.complete > 0 && e.next == from
 	return e

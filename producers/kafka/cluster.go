@@ -164,8 +164,15 @@ func (c *cluster) lose() {
 	c.coordinator = anyBroker
 }
 
+// committedOffset is what a group has committed of a partition.
+type committedOffset struct {
+	next     int64
+	epoch    int32 // the leader epoch of the record before next, -1 when it was not told
+	metadata string
+}
+
 // committed asks for the group's offsets. Partitions without one are left out.
-func (c *cluster) committed(partitions []topicPartition) (map[topicPartition]int64, error) {
+func (c *cluster) committed(partitions []topicPartition) (map[topicPartition]committedOffset, error) {
 	request := kmsg.NewPtrOffsetFetchRequest()
 	request.Group = c.group
 	request.RequireStable = true
@@ -182,14 +189,21 @@ func (c *cluster) committed(partitions []topicPartition) (map[topicPartition]int
 	if !ok {
 		return nil, unexpected(response)
 	}
-	offsets := map[topicPartition]int64{}
+	offsets := map[topicPartition]committedOffset{}
 	err = codeError(answer.ErrorCode)
 	for _, t := range answer.Topics {
 		for _, p := range t.Partitions {
 			if p.ErrorCode != 0 {
 				err = fmt.Errorf("%s/%d: %w", t.Topic, p.Partition, codeError(p.ErrorCode))
 			} else if p.Offset >= 0 {
-				offsets[topicPartition{t.Topic, p.Partition}] = p.Offset
+				found := committedOffset{next: p.Offset, epoch: -1}
+				if answer.Version >= 5 {
+					found.epoch = p.LeaderEpoch
+				}
+				if p.Metadata != nil {
+					found.metadata = *p.Metadata
+				}
+				offsets[topicPartition{t.Topic, p.Partition}] = found
 			}
 		}
 	}

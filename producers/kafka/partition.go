@@ -31,6 +31,9 @@ const (
 type partition struct {
 	name topicPartition
 	at   int // in the session's list
+	// topicID tells the topic from others of its name, before and after it. Zero
+	// while it is not known, as always with Kafka before 2.8.
+	topicID [16]byte
 
 	phase   phase
 	failure error // why it is stopped, or does not come along; nil when it does
@@ -48,6 +51,7 @@ type partition struct {
 	lost      int64
 
 	fetchOffset int64
+	fetchEpoch  int32 // the leader epoch of the record before it, -1 when none is known
 	segments    []*segment
 	decoding    bool // Fetch reads segments[0], without the mutex
 	inflight    bool // an exchange asks for it
@@ -125,10 +129,38 @@ func (o *ownership) delivered(h *haul) {
 	}
 	o.ledger.Advance(h.next)
 	for _, e := range h.epochs {
-		if k := len(o.epochs); k == 0 || o.epochs[k-1].epoch != e.epoch {
+		if last := o.lastEpoch(); o.part.laterEpoch(last, e.epoch) != last {
 			o.epochs = append(o.epochs, e)
 		}
 	}
+}
+
+// epochsBelow is what epochs says of the offsets below next.
+func epochsBelow(epochs []epochStart, next int64) []epochStart {
+	i := slices.IndexFunc(epochs, func(e epochStart) bool { return e.offset >= next })
+	if i < 0 {
+		return epochs
+	}
+	return epochs[:i:i]
+}
+
+// lastEpoch is the leader epoch of the last record below the ledger's position, -1
+// when none is known.
+func (o *ownership) lastEpoch() int32 {
+	if len(o.epochs) == 0 {
+		return -1
+	}
+	return o.epochs[len(o.epochs)-1].epoch
+}
+
+// laterEpoch is the leader epoch after a batch whose head says told, where it was
+// last before. A batch's checksum does not cover that field: what cannot be, because
+// epochs only rise, and none is above the leader's, is not believed.
+func (p *partition) laterEpoch(last, told int32) int32 {
+	if told > last && told <= p.leader.epoch {
+		return told
+	}
+	return last
 }
 
 // waiting is how many records wait in the client, at most.

@@ -237,6 +237,11 @@ func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *hau
 		_, h.err = s.peek(d)
 	}
 	h.next = s.next
+	if s.batch.size > 0 {
+		// Also that of a batch that brought no message, so that the position and
+		// the epoch before it belong together.
+		h.reached(s.next-1, s.batch.epoch)
+	}
 }
 
 // waiting is how many records may still come, at most.
@@ -251,14 +256,19 @@ func (s *segment) waiting() int64 {
 func (h *haul) add(m *broadway.Message, offset int64, epoch int32) {
 	h.messages = append(h.messages, m)
 	h.bytes += m.Size()
-	if k := len(h.epochs); k == 0 || h.epochs[k-1].epoch != epoch {
-		h.epochs = append(h.epochs, epochStart{offset, epoch})
-	}
+	h.reached(offset, epoch)
 	if k := len(h.spans); k > 0 && h.spans[k-1].first+h.spans[k-1].count == offset {
 		h.spans[k-1].count++
 		return
 	}
 	h.spans = append(h.spans, span{offset, 1})
+}
+
+// reached notes the leader epoch of an offset.
+func (h *haul) reached(offset int64, epoch int32) {
+	if k := len(h.epochs); k == 0 || h.epochs[k-1].epoch != epoch {
+		h.epochs = append(h.epochs, epochStart{offset, epoch})
+	}
 }
 
 // shape makes a message of a record.

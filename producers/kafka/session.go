@@ -83,7 +83,7 @@ func newSession(p *Producer, gen *kafkago.Generation) *session {
 			part := &partition{
 				name:    topicPartition{topic, int32(a.ID)},
 				leader:  leader{node: anyBroker},
-				replica: anyBroker, lost: -1, highWatermark: -1, logStart: -1,
+				replica: anyBroker, lost: -1, fetchEpoch: -1, highWatermark: -1, logStart: -1,
 				partBytes: p.cfg.MaxPartitionBytes,
 			}
 			s.parts = append(s.parts, part)
@@ -243,7 +243,7 @@ func (s *session) drop(p *partition) {
 	}
 	p.segments = p.segments[:min(keep, len(p.segments))]
 	if p.own != nil && keep == 0 {
-		p.fetchOffset = p.own.ledger.Position()
+		p.fetchOffset, p.fetchEpoch = p.own.ledger.Position(), p.own.lastEpoch()
 	}
 }
 
@@ -280,9 +280,9 @@ func (s *session) locate() {
 
 // begin takes p to its committed offset, or makes it ask for its start. Callers
 // hold mu.
-func (s *session) begin(p *partition, offsets map[topicPartition]int64) {
-	if next, known := offsets[p.name]; known {
-		s.open(p, next)
+func (s *session) begin(p *partition, offsets map[topicPartition]committedOffset) {
+	if from, known := offsets[p.name]; known {
+		s.open(p, from.next, from.epoch)
 		return
 	}
 	p.phase, p.timestamp = phaseResolving, timestampEarliest
@@ -294,10 +294,14 @@ func (s *session) begin(p *partition, offsets map[topicPartition]int64) {
 	}
 }
 
-// open begins the first epoch of p. Callers hold mu.
-func (s *session) open(p *partition, next int64) {
+// open begins the first epoch of p, after a record of that leader epoch, -1 when
+// none is known. Callers hold mu.
+func (s *session) open(p *partition, next int64, epoch int32) {
 	p.own = s.newOwnership(p, acknowledgers.NewOffsets(next))
-	p.phase, p.fetchOffset = phaseFetching, next
+	if epoch >= 0 {
+		p.own.epochs = []epochStart{{next - 1, epoch}}
+	}
+	p.phase, p.fetchOffset, p.fetchEpoch = phaseFetching, next, epoch
 }
 
 // pause waits with backoff and says whether the session goes on.
@@ -390,6 +394,7 @@ func (s *session) compare(states map[string]topicState, asked time.Time) (doubt 
 			p.doubted = time.Time{} // it is the same topic still: see checkTopics
 		}
 		doubt = doubt || !p.doubted.IsZero()
+		p.topicID = states[p.name.topic].id
 		if l != p.leader {
 			p.leader, p.replica, p.notBefore = l, anyBroker, time.Time{}
 		}

@@ -90,9 +90,9 @@ func (s *session) tend(ctx context.Context, c chore) {
 		ledger, pin = acknowledgers.NewOffsets(min(*c.to, ledger.Next())), true
 	}
 	own := s.newOwnership(c.part, ledger)
-	own.pin, own.epochs = pin, c.own.epochs
+	own.pin, own.epochs = pin, epochsBelow(c.own.epochs, ledger.Position())
 	c.part.own = own
 	s.drop(c.part)
-	c.part.phase, c.part.fetchOffset, c.part.tail = phaseFetching, ledger.Position(), false
+	c.part.phase, c.part.fetchOffset, c.part.fetchEpoch, c.part.tail = phaseFetching, ledger.Position(), own.lastEpoch(), false
 	kick(s.fetchKick)
 }
