@@ -91,6 +91,12 @@ func TestDeadLetterIsACopy(t *testing.T) {
 		if !same(r.Payload, c.payload) || !same(r.Key, c.key) || r.Destination != "dead" || r.ID != "orders/0/7" {
 			t.Errorf("%s: published %+v", name, r)
 		}
+		if null := header(r, acknowledgers.HeaderNull); (null == "") != (c.payload == nil) {
+			t.Errorf("%s: the null header is %q", name, null)
+		}
+		if r.Source == nil {
+			t.Errorf("%s: without its source", name)
+		}
 		for i, h := range headers {
 			if r.Headers[i].Key != h.Key || !same(r.Headers[i].Value, h.Value) {
 				t.Errorf("%s: header %d is %+v, was %+v", name, i, r.Headers[i], h)

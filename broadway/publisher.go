@@ -2,6 +2,7 @@ package broadway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -17,10 +18,40 @@ type Record struct {
 	Headers []Header
 	// ID identifies the record to its reader, where the broker has such a field.
 	ID string
+	// Source is the Metadata of the message that the record is a copy of, a dead
+	// letter or a replay; nil for a record of the program's own. A publisher to
+	// the same broker keeps what its source's metadata says beyond key and
+	// headers (on AMQP the properties, and the types of headers that are
+	// unchanged); one to another broker maps what it can: see [Annotated].
+	Source any
+}
+
+// ErrTooLarge is wrapped by the error of a record that cannot be published as it
+// is, however often it is tried: it is larger than the broker, its protocol or a
+// configured limit allows. Dead letters put a reference in its place: see
+// acknowledgers.DeadLetters.
+var ErrTooLarge = errors.New("broadway: larger than is allowed")
+
+// Annotated is an optional interface of source metadata: what a copy on another
+// broker carries as headers, since it has no other place there.
+type Annotated interface {
+	// MessageAnnotations are those headers. Their keys begin with "x-broadway-".
+	MessageAnnotations() []Header
+}
+
+// Abridged is an optional interface of source metadata, of messages whose payload
+// may be less than what the source holds because all of it was too large. The
+// dead letter of an abridged message is a reference.
+type Abridged interface {
+	// MessageOriginal tells of the whole payload: its size in bytes, -1 when that
+	// is not known, and its SHA-256, nil when that is not known. With abridged
+	// false the message has it, and the rest means nothing.
+	MessageOriginal() (size int64, sha256 []byte, abridged bool)
 }
 
 // Publisher writes records to a broker. See producers/kafka and
-// producers/rabbitmq. It is safe for concurrent use.
+// producers/rabbitmq. It is safe for concurrent use. Those that are made of a
+// config report its mistakes as a [Validator].
 type Publisher interface {
 	// Publish returns nil once the broker has confirmed every record; a
 	// *PublishError that names those that it has not; or another error when
