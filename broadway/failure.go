@@ -93,7 +93,8 @@ func (b Backoff) total(n int) time.Duration {
 }
 
 // DeadLetterer publishes failed messages elsewhere and returns once that is
-// confirmed. See acknowledgers.DeadLetters.
+// confirmed. See acknowledgers.DeadLetters. One that is a [Validator] is asked by
+// New, and what it reports stands under Failure.DeadLetter.
 type DeadLetterer interface {
 	// DeadLetter returns nil when every message is confirmed, a *BatchError
 	// naming those that are not, or another error when none is. What is not

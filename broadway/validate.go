@@ -170,6 +170,9 @@ func (f *FailurePolicy) check(e *mistakes) {
 	f.Backoff.check(e, "Failure.Backoff.")
 	e.add(f.Action > ActionStopPipeline, "Failure.Action", uint8(f.Action), "is no action")
 	e.add(f.Action == ActionDeadLetter && f.DeadLetter == nil, "Failure.DeadLetter", nil, "is required with the action dead_letter")
+	if v, ok := f.DeadLetter.(Validator); ok {
+		e.nest("Failure.DeadLetter", v.Validate())
+	}
 	e.add(f.Action != ActionDeadLetter && f.DeadLetter != nil, "Failure.Action", f.Action, "must be dead_letter when DeadLetter is set")
 }
 

@@ -51,14 +51,12 @@ func openKafka(ctx context.Context, s *system, topic string) (queue, error) {
 	return q, nil
 }
 
-func (q *kafkaQueue) open(ctx context.Context) (err error) {
+func (q *kafkaQueue) open(ctx context.Context) error {
 	q.admin = &kafkago.Client{Addr: kafkago.TCP(q.brokers...), Timeout: 10 * time.Second, Transport: new(kafkago.Transport)}
 	if err := q.createTopics(ctx); err != nil {
 		return fmt.Errorf("kafka at %s: %w", q.place(), err)
 	}
-	if q.out, err = kafka.NewPublisher(kafka.PublisherConfig{Brokers: q.brokers, Topic: q.topic}); err != nil {
-		return err
-	}
+	q.out = kafka.NewPublisher(kafka.PublisherConfig{Brokers: q.brokers, Topic: q.topic})
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()
 	end, done, err := q.offsets(ctx)

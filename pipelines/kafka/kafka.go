@@ -162,11 +162,7 @@ func publisher(s *pipelines.Section) (broadway.Publisher, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := kafka.NewPublisher(cfg)
-	if err != nil {
-		return nil, err
-	}
-	return p, nil
+	return kafka.NewPublisher(cfg), nil
 }
 
 func publisherConfig(s *pipelines.Section) (kafka.PublisherConfig, error) {

@@ -20,13 +20,9 @@ func startKafka() *kfake.Cluster {
 func Example() {
 	cluster := startKafka()
 	defer cluster.Close()
-	publisher, err := kafka.NewPublisher(kafka.PublisherConfig{Brokers: cluster.ListenAddrs(), Topic: "orders"})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
+	publisher := kafka.NewPublisher(kafka.PublisherConfig{Brokers: cluster.ListenAddrs(), Topic: "orders"})
 	defer publisher.Close()
-	err = publisher.Publish(context.Background(),
+	err := publisher.Publish(context.Background(),
 		broadway.Record{Key: []byte("ann"), Payload: []byte("apples")},
 		broadway.Record{Key: []byte("bob"), Payload: []byte("pears")},
 	)

@@ -81,10 +81,11 @@ func (c PublisherConfig) validate() error {
 // of one call and partition keep their order. Publishing is not idempotent: what
 // is written again after a lost answer may stand twice.
 type Publisher struct {
-	cfg   PublisherConfig
-	wire  *wire
-	table *crc32.Table
-	turn  atomic.Uint32 // for records without a key
+	cfg     PublisherConfig
+	invalid error
+	wire    *wire
+	table   *crc32.Table
+	turn    atomic.Uint32 // for records without a key
 
 	mu     sync.Mutex // protects following fields
 	topics map[string]topicState
@@ -92,20 +93,26 @@ type Publisher struct {
 	closed bool
 }
 
-// NewPublisher makes a publisher, or reports every mistake in cfg. It dials
-// nothing until the first Publish.
-func NewPublisher(cfg PublisherConfig) (*Publisher, error) {
+var (
+	_ broadway.Publisher = (*Publisher)(nil)
+	_ broadway.Validator = (*Publisher)(nil)
+)
+
+// NewPublisher makes a publisher. It dials nothing until the first Publish;
+// mistakes in cfg are returned by Validate, and by every Publish.
+func NewPublisher(cfg PublisherConfig) *Publisher {
 	cfg = cfg.withDefaults()
-	if err := cfg.validate(); err != nil {
-		return nil, err
-	}
 	return &Publisher{
-		cfg:    cfg,
-		wire:   newWire(endpoint{cfg.Brokers, cfg.ClientID, cfg.TLS, cfg.SASL, progressTimeout}),
-		table:  crc32.MakeTable(crc32.Castagnoli),
-		topics: map[string]topicState{},
-	}, nil
+		cfg:     cfg,
+		invalid: cfg.validate(),
+		wire:    newWire(endpoint{cfg.Brokers, cfg.ClientID, cfg.TLS, cfg.SASL, progressTimeout}),
+		table:   crc32.MakeTable(crc32.Castagnoli),
+		topics:  map[string]topicState{},
+	}
 }
+
+// Validate reports every mistake of the config, joined.
+func (p *Publisher) Validate() error { return p.invalid }
 
 var errClosed = errors.New("kafka: the publisher is closed")
 
@@ -114,8 +121,8 @@ var errClosed = errors.New("kafka: the publisher is closed")
 // broker has refused it, or nobody knows. It tries again what may succeed until
 // ctx ends or Timeout has passed. It keeps nothing of records.
 func (p *Publisher) Publish(ctx context.Context, records ...broadway.Record) error {
-	if len(records) == 0 {
-		return nil
+	if p.invalid != nil || len(records) == 0 {
+		return p.invalid
 	}
 	p.mu.Lock()
 	if p.closed {

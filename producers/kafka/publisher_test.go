@@ -16,8 +16,8 @@ import (
 
 func publisher(t testing.TB, cfg kafka.PublisherConfig) *kafka.Publisher {
 	t.Helper()
-	p, err := kafka.NewPublisher(cfg)
-	if err != nil {
+	p := kafka.NewPublisher(cfg)
+	if err := p.Validate(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -159,10 +159,7 @@ func TestPublisherIsForConcurrentUse(t *testing.T) {
 }
 
 func TestClosedPublisherRefuses(t *testing.T) {
-	p, err := kafka.NewPublisher(kafka.PublisherConfig{Brokers: []string{"127.0.0.1:1"}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	p := kafka.NewPublisher(kafka.PublisherConfig{Brokers: []string{"127.0.0.1:1"}})
 	for range 2 {
 		if err := p.Close(); err != nil {
 			t.Fatal(err)
@@ -173,10 +170,14 @@ func TestClosedPublisherRefuses(t *testing.T) {
 	}
 }
 
-func TestNewPublisherReportsEveryMistake(t *testing.T) {
-	_, err := kafka.NewPublisher(kafka.PublisherConfig{
+func TestPublisherReportsEveryMistake(t *testing.T) {
+	p := kafka.NewPublisher(kafka.PublisherConfig{
 		Brokers: []string{"nowhere"}, Topic: "a b", Timeout: -1, BatchBytes: 5, Compression: 9, SASL: &kafka.SASL{},
 	})
+	err := p.Validate()
+	if again := p.Publish(t.Context(), broadway.Record{Destination: "t"}); again == nil || again.Error() != err.Error() {
+		t.Errorf("Publish: %v, want the mistakes", again)
+	}
 	for _, want := range []string{`"nowhere"`, `"a b"`, "Timeout", "BatchBytes", "Compression", "Mechanism", "Credentials"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("the error does not name %s: %v", want, err)
