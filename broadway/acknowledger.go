@@ -45,6 +45,7 @@ type settler struct {
 
 	// The settler goroutine's own, reused.
 	groups     []*settleGroup
+	next       int // of groups, to be settled
 	ok, failed []*Message
 }
 
@@ -68,14 +69,21 @@ func (s *settler) sweep(messages []*Message) {
 	s.box.nudge()
 }
 
-// run settles until stop is closed. ctx bounds the calls.
-func (s *settler) run(ctx context.Context, stop <-chan struct{}) {
+// run settles until stop is closed. ctx bounds the calls. An Acknowledger that
+// calls runtime.Goexit ends the goroutine: its last act is to start the next one,
+// which goes on with the next group.
+func (s *settler) run(ctx context.Context, stop <-chan struct{}, start func(func())) {
+	exiting := true
+	defer func() {
+		if exiting {
+			start(func() { s.run(ctx, stop, start) })
+		}
+	}()
 	for {
-		for s.gather() {
-			for _, g := range s.groups {
-				s.settle(ctx, g)
-			}
-			s.groups = s.groups[:0]
+		for s.next < len(s.groups) || s.gather() {
+			g := s.groups[s.next]
+			s.next++
+			s.settle(ctx, g)
 		}
 		if !s.box.rest() {
 			continue
@@ -83,6 +91,7 @@ func (s *settler) run(ctx context.Context, stop <-chan struct{}) {
 		select {
 		case <-s.box.wake:
 		case <-stop:
+			exiting = false
 			return
 		}
 		s.box.asleep.Store(false)
@@ -91,6 +100,7 @@ func (s *settler) run(ctx context.Context, stop <-chan struct{}) {
 
 // gather groups what waits by reference, and says whether anything did.
 func (s *settler) gather() bool {
+	s.groups, s.next = s.groups[:0], 0
 	s.mu.Lock()
 	swept := s.swept
 	s.swept = nil
@@ -116,8 +126,26 @@ func (s *settler) group(m *Message) {
 
 // settle tells the source about one group, and returns its credit.
 func (s *settler) settle(ctx context.Context, g *settleGroup) {
-	e := SettleEvent{Pipeline: s.p.cfg.Name}
-	var released []*Message
+	e, released := s.sort(g)
+	defer func() { s.done(g, e) }() // also when a call ends the goroutine
+	switch {
+	case g.ref.Ended():
+		e = SettleEvent{Pipeline: e.Pipeline, Stale: len(g.messages)}
+	case s.p.aborted.Load():
+		e = SettleEvent{Pipeline: e.Pipeline, Released: len(g.messages)}
+	default:
+		s.ack(ctx, g.ref, func(err error) {
+			e = SettleEvent{Pipeline: e.Pipeline, Released: len(g.messages), Err: err}
+			s.release(ctx, g.ref, g.messages)
+			released = nil
+		})
+		s.release(ctx, g.ref, released)
+	}
+}
+
+// sort fills the lists of an Ack, and gives what is released instead.
+func (s *settler) sort(g *settleGroup) (e SettleEvent, released []*Message) {
+	e.Pipeline = s.p.cfg.Name
 	s.ok, s.failed = s.ok[:0], s.failed[:0]
 	for _, m := range g.messages {
 		switch m.state.Load() {
@@ -135,26 +163,16 @@ func (s *settler) settle(ctx context.Context, g *settleGroup) {
 			e.Failed++
 		}
 	}
-	switch {
-	case g.ref.Ended():
-		e = SettleEvent{Pipeline: e.Pipeline, Stale: len(g.messages)}
-	case s.p.aborted.Load():
-		e = SettleEvent{Pipeline: e.Pipeline, Released: len(g.messages)}
-	default:
-		if e.Err = s.ack(ctx, g.ref); e.Err != nil {
-			e.Succeeded, e.Failed, e.DeadLettered, e.Released = 0, 0, 0, len(g.messages)
-			released = g.messages
-		}
-		s.release(ctx, g.ref, released)
-	}
-	s.done(g, e)
+	return e, released
 }
 
-// ack makes one call, if there is anything to say; a panic is an error.
-func (s *settler) ack(ctx context.Context, ref *AckRef) (err error) {
+// ack makes one call, if there is anything to say. It calls failed when that
+// fails: with an error, a panic, or the end of the goroutine.
+func (s *settler) ack(ctx context.Context, ref *AckRef, failed func(error)) {
 	if len(s.ok)+len(s.failed) == 0 {
-		return nil
+		return
 	}
+	err := error(ErrGoexit)
 	defer func() {
 		if v := recover(); v != nil {
 			err = &PanicError{Value: v, Stack: debug.Stack()}
@@ -162,9 +180,10 @@ func (s *settler) ack(ctx context.Context, ref *AckRef) (err error) {
 		if err != nil {
 			s.p.log().Error("acknowledging failed, the messages stay unsettled",
 				"producer", s.source.name, "messages", len(s.ok)+len(s.failed), "err", err)
+			failed(err)
 		}
 	}()
-	return ref.acker.Ack(ctx, ref, s.ok, s.failed)
+	err = ref.acker.Ack(ctx, ref, s.ok, s.failed)
 }
 
 // release gives messages back, where the source takes them.

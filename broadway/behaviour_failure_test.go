@@ -198,12 +198,13 @@ func TestTheObserverIsToldOfFailures(t *testing.T) {
 	})
 }
 
-// B-084: an acknowledger that fails, or panics, releases its group; the next one
+// B-084: an acknowledger that fails, panics or ends its goroutine releases its group; the next one
 // is acknowledged.
 func TestABadAcknowledgerLosesItsGroupOnly(t *testing.T) {
 	for name, fail := range map[string]func() error{
 		"fails":  func() error { return errNo },
 		"panics": func() error { panic("oops") },
+		"exits":  func() error { runtime.Goexit(); return nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			acks := &flakyAcker{fail: fail}

@@ -29,7 +29,7 @@ type drain struct {
 func (d *drain) start(working, settling context.Context) {
 	p := d.p
 	for _, s := range p.sources {
-		d.settlers.Go(func() { s.settler.run(settling, d.stop) })
+		d.settlers.Go(func() { s.settler.run(settling, d.stop, d.settlers.Go) })
 	}
 	if p.deadLetters != nil {
 		d.settlers.Go(func() { p.deadLetters.run(settling, d.stop) })
