@@ -32,6 +32,11 @@ const (
 	// HeaderNull is there, and empty, when the payload was nil, not empty: not
 	// every broker can tell.
 	HeaderNull = "x-broadway-null"
+	// HeaderKey is the key, added by publishers to brokers that know none.
+	HeaderKey = "x-broadway-key"
+
+	// PrefixSource begins the headers of [broadway.Annotated].
+	PrefixSource = "x-broadway-source-"
 )
 
 // MaxReason is the most that HeaderReason takes, in bytes.
@@ -47,7 +52,7 @@ const (
 )
 
 var ownHeaders = [...]string{
-	HeaderOrigin, HeaderID, HeaderStage, HeaderReason, HeaderAttempts, HeaderTime, HeaderNull,
+	HeaderOrigin, HeaderID, HeaderStage, HeaderReason, HeaderAttempts, HeaderTime, HeaderNull, HeaderKey,
 	HeaderSize, HeaderSHA256, HeaderSpill,
 }
 
@@ -55,7 +60,7 @@ var ownHeaders = [...]string{
 // they came, to a destination of a broker. Payload, key and headers are copied
 // byte by byte (the latter two where the source's metadata is
 // [broadway.Enveloped]; for what a broker knows besides, see [broadway.Record]),
-// and headers that say why are added, of at most 3 KiB in all. It is safe for
+// and headers that say why are added, of at most 4 KiB in all. It is safe for
 // concurrent use.
 //
 // A message that the broker refuses because of its size ([broadway.ErrTooLarge]),
@@ -274,6 +279,11 @@ func (d *DeadLetters) added(m *broadway.Message) []broadway.Header {
 		header(HeaderAttempts, strconv.Itoa(m.Attempt), maxName),
 		header(HeaderTime, d.now().UTC().Format(timeFormat), maxName),
 	}
+	if a, ok := m.Metadata.(broadway.Annotated); ok {
+		for _, h := range a.MessageAnnotations() {
+			headers = append(headers, header(h.Key, string(h.Value), maxName))
+		}
+	}
 	if m.Payload == nil {
 		headers = append(headers, header(HeaderNull, "", 0))
 	}
@@ -291,7 +301,12 @@ func (d *DeadLetters) now() time.Time {
 	return time.Now()
 }
 
-func own(h broadway.Header) bool { return slices.Contains(ownHeaders[:], h.Key) }
+// own says whether h is a header that a dead letter was given.
+func own(h broadway.Header) bool {
+	const prefix = "x-broadway-"
+	return strings.HasPrefix(h.Key, prefix) &&
+		(slices.Contains(ownHeaders[:], h.Key) || strings.HasPrefix(h.Key, PrefixSource))
+}
 
 // lookUp is the value of the last header of that key.
 func lookUp(headers []broadway.Header, key string) (string, bool) {

@@ -21,8 +21,8 @@ type Record struct {
 	// Source is the Metadata of the message that the record is a copy of, a dead
 	// letter or a replay; nil for a record of the program's own. A publisher to
 	// the same broker keeps what its source's metadata says beyond key and
-	// headers (on AMQP the properties, and the types of headers that are
-	// unchanged); one to another broker maps what it can: see [Annotated].
+	// headers: on AMQP the properties, and the types of headers that are
+	// unchanged. One to another broker carries them as headers: see [Propertied].
 	Source any
 }
 
@@ -32,10 +32,20 @@ type Record struct {
 // acknowledgers.DeadLetters.
 var ErrTooLarge = errors.New("broadway: larger than is allowed")
 
-// Annotated is an optional interface of source metadata: what a copy on another
-// broker carries as headers, since it has no other place there.
+// Propertied is an optional interface of source metadata: what its broker knows of
+// a message besides key and headers.
+type Propertied interface {
+	// MessageProperties are the headers that carry it on another broker, by which
+	// a publisher to the first one knows it again. Their keys begin with
+	// "x-broadway-".
+	MessageProperties() []Header
+}
+
+// Annotated is an optional interface of source metadata: what no copy of the
+// message can carry, such as a time to live that would end the copy.
 type Annotated interface {
-	// MessageAnnotations are those headers. Their keys begin with "x-broadway-".
+	// MessageAnnotations are headers that tell it to whoever looks at a dead
+	// letter. Their keys begin with "x-broadway-source-", and replays drop them.
 	MessageAnnotations() []Header
 }
 

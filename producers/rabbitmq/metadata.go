@@ -3,11 +3,13 @@ package rabbitmq
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/gobroadway/gobroadway/acknowledgers"
 	"github.com/gobroadway/gobroadway/broadway"
 )
 
@@ -62,6 +64,8 @@ type Metadata struct {
 var (
 	_ broadway.Identifier = (*Metadata)(nil)
 	_ broadway.Enveloped  = (*Metadata)(nil)
+	_ broadway.Propertied = (*Metadata)(nil)
+	_ broadway.Annotated  = (*Metadata)(nil)
 )
 
 // MessageID is the queue and the publisher's message id. AMQP has no other id
@@ -92,14 +96,30 @@ func (m *Metadata) MessageID() string {
 // MessageOrigin is the queue.
 func (m *Metadata) MessageOrigin() string { return m.Queue }
 
-// MessageKey is nil: a routing key says where a message goes, not what it
-// belongs to.
-func (m *Metadata) MessageKey() []byte { return nil }
+// MessageKey is the key of a message that a Publisher has copied from a broker
+// that knows keys, and nil for others: a routing key says where a message goes,
+// not what it belongs to.
+func (m *Metadata) MessageKey() []byte {
+	key, _ := m.Headers[acknowledgers.HeaderKey].([]byte)
+	return key
+}
 
 // MessageHeaders are the headers in the order of their keys, as AMQP keeps none.
 // Strings and bytes are as they are; nil is nil; times are in RFC 3339, tables
-// and arrays in JSON, everything else in decimal notation.
-func (m *Metadata) MessageHeaders() []broadway.Header { return m.Headers.headers() }
+// and arrays in JSON, everything else in decimal notation. The broker's counts of
+// deliveries are left out, and headers that a Publisher has copied as a list are
+// as they were.
+func (m *Metadata) MessageHeaders() []broadway.Header {
+	list := m.Headers.headers()
+	if len(list) == 0 {
+		return nil
+	}
+	copied, isCopied := copiedHeaders(m.Headers[headerList])
+	list = slices.DeleteFunc(list, func(h broadway.Header) bool {
+		return m.Redelivered && isDeliveryCount(h.Key) || isCopied && h.Key == headerList
+	})
+	return append(copied, list...)
+}
 
 // fill makes m the metadata of d.
 func (m *Metadata) fill(d *amqp.Delivery, queue string) {
@@ -116,13 +136,18 @@ func (m *Metadata) fill(d *amqp.Delivery, queue string) {
 	m.DeliveryCount = deliveryCount(m)
 }
 
+// deliveryCounts are the headers in which brokers count, the best first.
+var deliveryCounts = [...]string{"x-acquired-count", "x-delivery-count"}
+
+func isDeliveryCount(key string) bool { return slices.Contains(deliveryCounts[:], key) }
+
 // deliveryCount reads the broker's count. A publisher can set the same headers:
 // on a message that was not delivered before they are not the broker's.
 func deliveryCount(m *Metadata) int64 {
 	if !m.Redelivered || len(m.Headers) == 0 {
 		return 0
 	}
-	for _, header := range [...]string{"x-acquired-count", "x-delivery-count"} {
+	for _, header := range deliveryCounts {
 		if n, ok := integer(m.Headers[header]); ok {
 			return min(max(n, 0), 1<<30)
 		}

@@ -35,7 +35,8 @@ type outlet struct {
 	jobs     chan *job
 	writes   chan *job
 	finished chan *job
-	over     chan struct{} // closed when serve returns
+	over     chan struct{} // closed when nothing more can be sent
+	refusal  error         // why the broker closed the channel, written before over is closed
 	useful   atomic.Bool   // something was confirmed
 
 	mu       sync.Mutex // protects following field
@@ -49,6 +50,7 @@ type job struct {
 	abandoned <-chan struct{} // the caller waits no longer
 	written   chan struct{}
 	checked   chan struct{} // the owner has compared it with what was returned
+	alone     bool          // nothing else may be on its way at the same time
 	turn      atomic.Int32  // who comes last cleans up
 	err       error         // why nothing is known of any item
 }
@@ -64,12 +66,19 @@ type item struct {
 	message       amqp.Publishing
 	confirm       *amqp.DeferredConfirmation
 	unroutable    error // set by the owner
+	unwritten     error // set by the writer
 	err           error
 }
 
 func newOutlet(p *Publisher, l *link) (*outlet, error) {
-	// More returns than these wait in the socket: the owner always takes them.
-	const returns, blockings = 256, 4
+	const blockings = 4
+	blocked := l.conn.NotifyBlocked(make(chan amqp.Blocking, blockings))
+	return openOutlet(p, l, blocked)
+}
+
+// openOutlet makes an outlet of a new channel on l.
+func openOutlet(p *Publisher, l *link, blocked chan amqp.Blocking) (*outlet, error) {
+	const returns = 256 // more wait in the socket: the owner always takes them
 	ch, err := l.conn.Channel()
 	if err != nil {
 		return nil, fmt.Errorf("open a channel: %w", plain(err))
@@ -81,24 +90,54 @@ func newOutlet(p *Publisher, l *link) (*outlet, error) {
 		p: p, link: l, ch: ch,
 		closed:   ch.NotifyClose(make(chan *amqp.Error, 1)),
 		returned: ch.NotifyReturn(make(chan amqp.Return, returns)),
-		blocked:  l.conn.NotifyBlocked(make(chan amqp.Blocking, blockings)),
+		blocked:  blocked,
 		jobs:     make(chan *job), writes: make(chan *job), finished: make(chan *job),
 		over: make(chan struct{}),
 	}, nil
 }
 
-// serve works until the connection is lost or ctx ends, and closes it.
-func (o *outlet) serve(ctx context.Context) error {
+// serve works until the connection is lost or ctx ends, and closes it. When only
+// the channel was lost, the error says why, and next is the outlet to go on with.
+func (o *outlet) serve(ctx context.Context) (next *outlet, err error) {
 	var writer sync.WaitGroup
 	writer.Go(o.write)
-	err := o.own(ctx)
+	err = o.own(ctx)
+	if err != nil && !o.link.conn.IsClosed() {
+		o.refusal = err
+	}
 	close(o.over)
+	if o.refusal != nil {
+		reopened := o.link.guarded(o.p.server.closeTimeout, func() error {
+			writer.Wait()
+			var failed error
+			next, failed = o.reopen()
+			return failed
+		})
+		if reopened == nil {
+			return next, fmt.Errorf("rabbitmq: the broker closed the channel: %w", err)
+		}
+	}
 	closing := o.link.close(o.p.server.closing())
 	writer.Wait()
 	if err != nil {
-		return fmt.Errorf("rabbitmq: connection lost: %w", err)
+		return nil, fmt.Errorf("rabbitmq: connection lost: %w", err)
 	}
-	return closing
+	return nil, closing
+}
+
+// reopen makes the outlet that follows o on the same connection.
+func (o *outlet) reopen() (*outlet, error) {
+	next, err := openOutlet(o.p, o.link, o.blocked)
+	if err != nil {
+		return nil, err
+	}
+	next.blocking = o.health() // the broker says it once for a connection
+	return next, nil
+}
+
+// mayTake says whether the owner may take another job while those are active.
+func mayTake(active []*job) bool {
+	return len(active) == 0 || !active[len(active)-1].alone
 }
 
 // own keeps the list of what is on its way. It never waits for anybody: the
@@ -109,10 +148,10 @@ func (o *outlet) own(ctx context.Context) error {
 	var next *job // taken from a caller, not by the writer yet
 	for {
 		jobs, writes := o.jobs, o.writes
-		if next != nil || o.health() != nil {
+		if next != nil || o.health() != nil || !mayTake(active) {
 			jobs = nil
 		}
-		if next == nil || o.health() != nil {
+		if next == nil || o.health() != nil || next.alone && len(active) > 1 {
 			writes = nil
 		}
 		select {
@@ -249,7 +288,7 @@ func (o *outlet) writeJob(j *job) {
 		}
 		confirm, err := o.ch.PublishWithDeferredConfirm(it.exchange, it.key, !o.p.cfg.AllowUnroutable, false, it.message)
 		if err != nil {
-			it.err = fmt.Errorf("%w: %w", ErrUnconfirmed, plain(err))
+			it.unwritten = fmt.Errorf("%w: %w", ErrUnconfirmed, plain(err))
 			continue
 		}
 		it.confirm = confirm
@@ -310,7 +349,7 @@ func (o *outlet) conclude(ctx context.Context, j *job) {
 		switch {
 		case it.err != nil:
 		case !checked:
-			it.err = fmt.Errorf("%w: the connection was lost", ErrUnconfirmed)
+			it.err = o.lost()
 		default:
 			it.err = it.unroutable
 		}
@@ -334,6 +373,12 @@ func (o *outlet) confirm(ctx context.Context, it *item) {
 	if it.err != nil {
 		return
 	}
+	if it.unwritten != nil {
+		if it.err = it.unwritten; o.ch.IsClosed() {
+			it.err = o.lost()
+		}
+		return
+	}
 	select {
 	case <-it.confirm.Done():
 	case <-ctx.Done():
@@ -342,9 +387,8 @@ func (o *outlet) confirm(ctx context.Context, it *item) {
 	select {
 	case <-it.confirm.Done():
 	default:
-		it.err = o.late(ctx)
-		if ctx.Err() == nil {
-			it.err = fmt.Errorf("%w: the connection was lost", ErrUnconfirmed)
+		if it.err = o.late(ctx); ctx.Err() == nil {
+			it.err = o.lost()
 		}
 		return
 	}
@@ -352,19 +396,27 @@ func (o *outlet) confirm(ctx context.Context, it *item) {
 	case it.confirm.Acked():
 		o.useful.Store(true)
 	case o.ch.IsClosed(): // the client answers no to what the broker never answered
-		it.err = fmt.Errorf("%w: the connection was lost", ErrUnconfirmed)
+		it.err = o.lost()
 	default:
 		it.err = ErrNacked
 	}
 }
 
-// job prepares messages, and says how many of them can be sent.
-func (p *Publisher) job(ctx context.Context, messages []Publishing) (*job, int) {
-	j := &job{
-		items: make([]item, len(messages)), abandoned: ctx.Done(),
+// newJob makes a job of n items.
+func newJob(ctx context.Context, n int) *job {
+	return &job{
+		items: make([]item, n), abandoned: ctx.Done(),
 		written: make(chan struct{}), checked: make(chan struct{}),
 	}
-	left := 0
+}
+
+// job prepares messages, and says how many of them can be sent.
+func (p *Publisher) job(ctx context.Context, messages []Publishing) (*job, int) {
+	j := newJob(ctx, len(messages))
+	left, limit := 0, p.cfg.MaxBytes
+	if largest := int(p.largest.Load()); largest > 0 {
+		limit = min(limit, largest)
+	}
 	for i := range messages {
 		m, it := &messages[i], &j.items[i]
 		it.key = m.RoutingKey
@@ -372,7 +424,7 @@ func (p *Publisher) job(ctx context.Context, messages []Publishing) (*job, int) 
 			it.key = p.cfg.RoutingKey
 		}
 		it.exchange = or(m.Exchange, p.cfg.Exchange)
-		if it.message, it.err = m.wire(p.cfg.MaxBytes); it.err == nil {
+		if it.message, it.err = m.wire(limit); it.err == nil {
 			left++
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gobroadway/gobroadway/broadway"
@@ -57,9 +58,9 @@ type PublisherConfig struct {
 	// ConfirmTimeout bounds a Publish: the wait for a connection, and for the
 	// broker's confirms. Default 30 s.
 	ConfirmTimeout time.Duration
-	// MaxBytes is the largest body that is sent; a broker that gets more than
-	// its max_message_size closes the channel. Default 128 MiB, as RabbitMQ 3
-	// has it; RabbitMQ 4 has 16 MiB.
+	// MaxBytes is the largest body that is sent: more fails with
+	// broadway.ErrTooLarge, as does what the broker's own max_message_size
+	// refuses. Default 128 MiB, as RabbitMQ 3 has it; RabbitMQ 4 has 16 MiB.
 	MaxBytes int
 
 	// Logger is as in [Config].
@@ -126,6 +127,7 @@ type Publisher struct {
 	cfg     PublisherConfig
 	server  endpoint
 	invalid error
+	largest atomic.Int64   // the broker's own limit for a body, once it is known on this connection; 0 until then
 	running sync.WaitGroup // the supervisor: started at the first use, waited for by Close
 	calls   sync.WaitGroup // Publish and Send, added to under mu
 
@@ -184,6 +186,15 @@ func (p *Publisher) Send(ctx context.Context, messages ...Publishing) error {
 	if left == 0 {
 		return j.result()
 	}
+	if err := p.put(ctx, j); err != nil {
+		return err
+	}
+	p.isolate(ctx, j)
+	return j.result()
+}
+
+// put publishes j over the first connection that it gets.
+func (p *Publisher) put(ctx context.Context, j *job) error {
 	var out *outlet
 	for sent := false; !sent; sent = out.publish(ctx, j) {
 		var err error
@@ -191,7 +202,7 @@ func (p *Publisher) Send(ctx context.Context, messages ...Publishing) error {
 			return err
 		}
 	}
-	return j.result()
+	return nil
 }
 
 // enter counts a call, unless the Publisher is closed, and makes sure that the
@@ -267,13 +278,19 @@ func (p *Publisher) Close() error {
 
 // supervise keeps the Publisher connected, one connection after the other.
 func (p *Publisher) supervise(ctx context.Context) {
+	said := "" // of the last message that was refused
 	for attempt := 0; sleep(ctx, p.cfg.Backoff, attempt, nil); attempt++ {
 		out, err := p.open(ctx)
-		if err == nil {
+		for out != nil {
 			p.use(out, nil)
-			err = out.serve(ctx)
-			if out.useful.Load() {
+			served := out
+			out, err = served.serve(ctx)
+			if served.useful.Load() {
 				attempt = -1
+			}
+			if out != nil && err.Error() != said { // the same message may be tried for days
+				said = err.Error()
+				p.cfg.Logger.Warn("rabbitmq: a message was refused", "broker", p.server.String(), "error", err)
 			}
 		}
 		p.use(nil, err)
@@ -304,5 +321,6 @@ func (p *Publisher) open(ctx context.Context) (*outlet, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rabbitmq: %w", err)
 	}
+	p.largest.Store(0)
 	return out, nil
 }

@@ -319,3 +319,39 @@ func TestPublishToAnUnreachableBroker(t *testing.T) {
 		t.Errorf("Health: %v", err)
 	}
 }
+
+// The broker closes the channel for one message and does not say for which. The
+// others of the call, and those of calls beside it, are confirmed nevertheless.
+func TestWhatCostsTheChannelFailsAlone(t *testing.T) {
+	broker := brokers.RabbitMQ(t)
+	queue := broker.Queue(t)
+	p := newPublisher(t, rabbitmq.PublisherConfig{URL: broker.URL(), RoutingKey: queue})
+	ctx := within(t)
+	var beside sync.WaitGroup
+	for range 4 {
+		beside.Go(func() {
+			for range 50 {
+				for p.Publish(ctx, broadway.Record{}) != nil && ctx.Err() == nil { // it may be what the channel was lost under
+				}
+			}
+		})
+	}
+	fine := rabbitmq.Publishing{}
+	gone := rabbitmq.Publishing{Exchange: "missing", RoutingKey: "x"}
+	odd := rabbitmq.Publishing{RoutingKey: queue, Expiration: "soon"}
+	for range 3 {
+		err := p.Send(ctx, fine, gone, fine, odd, gone, fine)
+		wantErrors(t, err, nil, rabbitmq.ErrUnconfirmed, nil, rabbitmq.ErrUnconfirmed, rabbitmq.ErrUnconfirmed, nil)
+		var failed *broadway.PublishError
+		if errors.As(err, &failed) && (!strings.Contains(failed.Errs[1].Error(), "missing") || !strings.Contains(failed.Errs[3].Error(), "expiration")) {
+			t.Errorf("the reasons are %v", failed.Errs)
+		}
+	}
+	beside.Wait()
+	if err := p.Health(); err != nil || ctx.Err() != nil {
+		t.Errorf("health: %v, %v", err, ctx.Err())
+	}
+	if n := broker.Ready(t, queue); n < 209 {
+		t.Errorf("%d messages came, want 209 or more", n)
+	}
+}

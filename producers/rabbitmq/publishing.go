@@ -5,8 +5,6 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
-
-	"github.com/gobroadway/gobroadway/broadway"
 )
 
 // Publishing is a message with everything that AMQP can say about it, for
@@ -66,7 +64,7 @@ func (p *Publishing) wire(maxBytes int) (amqp.Publishing, error) {
 		}
 	}
 	if len(p.Body) > maxBytes {
-		return amqp.Publishing{}, fmt.Errorf("rabbitmq: the message has %d bytes, more than %d", len(p.Body), maxBytes)
+		return amqp.Publishing{}, errLarger(len(p.Body), int64(maxBytes))
 	}
 	headers, err := toWire(p.Headers)
 	if err != nil {
@@ -82,22 +80,4 @@ func (p *Publishing) wire(maxBytes int) (amqp.Publishing, error) {
 		Expiration: p.Expiration, MessageId: p.ID, Timestamp: p.Timestamp, Type: p.Type,
 		UserId: p.UserID, AppId: p.AppID, Body: p.Body,
 	}, nil
-}
-
-// publishing is r as a Publishing. Header values are sent as text: that is what
-// other clients read, and bytes come back unchanged. Of headers with one key the
-// last is sent, as AMQP has no others.
-func publishing(r *broadway.Record) Publishing {
-	p := Publishing{RoutingKey: r.Destination, ID: r.ID, Body: r.Payload}
-	if len(r.Headers) > 0 {
-		p.Headers = make(Table, len(r.Headers))
-	}
-	for _, h := range r.Headers {
-		if h.Value == nil {
-			p.Headers[h.Key] = nil
-		} else {
-			p.Headers[h.Key] = string(h.Value)
-		}
-	}
-	return p
 }

@@ -80,15 +80,15 @@ func toWire(t Table) (amqp.Table, error) {
 	size := 0
 	wire, err := tableToWire(t, &size, 0)
 	if err == nil && size > maxTable {
-		return nil, fmt.Errorf("has %d bytes, more than %d", size, maxTable)
+		return nil, fmt.Errorf("has %d bytes, more than %d: %w", size, maxTable, broadway.ErrTooLarge)
 	}
 	return wire, err
 }
 
 func tableToWire(t map[string]any, size *int, depth int) (amqp.Table, error) {
-	const deepest = 16
+	const deepest = 32 // what the client reads: more would end its connection
 	if depth > deepest {
-		return nil, fmt.Errorf("is nested deeper than %d", deepest)
+		return nil, fmt.Errorf("is nested deeper than %d: %w", deepest, broadway.ErrTooLarge)
 	}
 	wire := make(amqp.Table, len(t))
 	for key, value := range t {
