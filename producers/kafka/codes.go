@@ -29,6 +29,7 @@ const (
 	codeIllegalGeneration       code = 22
 	codeUnknownMember           code = 25
 	codeRebalanceInProgress     code = 27
+	codeInvalidTimestamp        code = 32
 	codeStorageError            code = 56
 	codeFencedLeaderEpoch       code = 74
 	codeUnknownLeaderEpoch      code = 75

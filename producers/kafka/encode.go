@@ -33,6 +33,9 @@ func (c Compression) String() string {
 	return "unknown"
 }
 
+// noTimestamp is the time of records that have none.
+const noTimestamp = -1
+
 // encodeBatch writes records as one record batch, all made at timestamp
 // (milliseconds since 1970). It copies what it writes.
 func encodeBatch(records []*broadway.Record, timestamp int64, compression Compression, table *crc32.Table) ([]byte, error) {

@@ -16,6 +16,15 @@ import (
 // fail: brokers learn of a new topic one after the other.
 const unknownTopicPatience = 5 * time.Second
 
+// mostRequest bounds the records of one request, but for a single one that is
+// larger, and mostRecord a record: the broker closes the connection of those who
+// send more than its socket.request.max.bytes, 100 MiB by default, and says
+// nothing.
+const (
+	mostRequest = 16 << 20
+	mostRecord  = 100<<20 - 64<<10
+)
+
 // job is one call of Publish. Only the exchanges of a round run concurrently,
 // each with batches of its own.
 type job struct {
@@ -24,11 +33,13 @@ type job struct {
 	begun   time.Time
 	turn    uint32
 	singles map[topicPartition]bool // partitions whose batches were too large
+	untimed bool                    // the broker has refused our clock
 }
 
 // item is one record on its way.
 type item struct {
 	record    *broadway.Record
+	size      int            // about what it takes in a batch
 	to        topicPartition // partition -1 until it is chosen
 	confirmed bool
 	failed    bool
@@ -43,13 +54,16 @@ func newJob(p *Publisher, records []broadway.Record) *job {
 	j := &job{p: p, items: make([]item, len(records)), begun: time.Now(), turn: p.turn.Add(1), singles: map[topicPartition]bool{}}
 	for i := range records {
 		it := &j.items[i]
-		it.record = &records[i]
+		it.record = carrying(&records[i])
+		it.size = recordBytes(it.record)
 		it.to = topicPartition{records[i].Destination, -1}
 		if it.to.topic == "" {
 			it.to.topic = p.cfg.Topic
 		}
 		if reason := topicMistake(it.to.topic); reason != "" {
 			it.fail(fmt.Errorf("kafka: Destination %q %s", it.to.topic, reason))
+		} else if it.size > mostRecord {
+			it.fail(fmt.Errorf("kafka: %w: the record has %d bytes, more than %d", broadway.ErrTooLarge, it.size, mostRecord))
 		}
 	}
 	return j
@@ -65,10 +79,22 @@ func (j *job) waits() bool {
 	return false
 }
 
+// carrying is r with what a copy from another broker has as headers.
+func carrying(r *broadway.Record) *broadway.Record {
+	source, foreign := r.Source.(broadway.Propertied)
+	if !foreign {
+		return r
+	}
+	c := *r
+	c.Headers = append(r.Headers[:len(r.Headers):len(r.Headers)], source.MessageProperties()...)
+	return &c
+}
+
 // batch is what goes to one partition in one round.
 type batch struct {
 	to    topicPartition
 	items []*item
+	size  int
 }
 
 // round sends the next batch of each partition, and says whether each record
@@ -111,7 +137,6 @@ func (j *job) batches(ctx context.Context, stale bool) (map[int32][]*batch, erro
 		return nil, err
 	}
 	open, closed := map[topicPartition]*batch{}, map[topicPartition]bool{}
-	sizes := map[topicPartition]int{}
 	for i := range j.items {
 		it := &j.items[i]
 		if !it.waits() || !j.place(it, states[it.to.topic]) || closed[it.to] {
@@ -122,21 +147,24 @@ func (j *job) batches(ctx context.Context, stale bool) (map[int32][]*batch, erro
 			b = &batch{to: it.to}
 			open[it.to] = b
 		}
-		size := recordBytes(it.record)
-		if len(b.items) > 0 && (sizes[it.to]+size > j.p.cfg.BatchBytes || j.singles[it.to]) {
+		if len(b.items) > 0 && (b.size+it.size > j.p.cfg.BatchBytes || j.singles[it.to]) {
 			closed[it.to] = true // this one and those behind it come next
 			continue
 		}
-		sizes[it.to] += size
+		b.size += it.size
 		b.items = append(b.items, it)
 	}
-	byLeader := map[int32][]*batch{}
+	byLeader, sizes := map[int32][]*batch{}, map[int32]int{}
 	for to, b := range open {
 		l := states[to.topic].partitions[to.partition]
 		if l.err != nil {
 			b.postpone(fmt.Errorf("kafka: %s: %w", to, l.err))
 			continue
 		}
+		if sizes[l.node] > 0 && sizes[l.node]+b.size > mostRequest {
+			continue // comes next
+		}
+		sizes[l.node] += b.size
 		byLeader[l.node] = append(byLeader[l.node], b)
 	}
 	return byLeader, nil
@@ -198,13 +226,17 @@ func (j *job) send(ctx context.Context, node int32, batches []*batch) {
 	request := kmsg.NewPtrProduceRequest()
 	request.Acks = -1
 	request.TimeoutMillis = int32(progressTimeout / 2 / time.Millisecond)
+	timestamp := j.p.cfg.Now().UnixMilli()
+	if j.untimed {
+		timestamp = noTimestamp
+	}
 	at, sent := map[string]int{}, map[topicPartition]*batch{}
 	for _, b := range batches {
 		records := make([]*broadway.Record, len(b.items))
 		for i, it := range b.items {
 			records[i] = it.record
 		}
-		encoded, err := encodeBatch(records, time.Now().UnixMilli(), j.p.cfg.Compression, j.p.table)
+		encoded, err := encodeBatch(records, timestamp, j.p.cfg.Compression, j.p.table)
 		if err != nil {
 			b.fail(err)
 			continue
@@ -237,14 +269,15 @@ func (j *job) send(ctx context.Context, node int32, batches []*batch) {
 	for _, t := range answer.Topics {
 		for i := range t.Partitions {
 			if b := sent[topicPartition{t.Topic, t.Partitions[i].Partition}]; b != nil {
-				b.conclude(&t.Partitions[i])
+				b.conclude(&t.Partitions[i], timestamp != noTimestamp)
 			}
 		}
 	}
 }
 
-// conclude takes over what the leader says of a batch.
-func (b *batch) conclude(q *kmsg.ProduceResponseTopicPartition) {
+// conclude takes over what the leader says of a batch, that was written with a
+// time or without.
+func (b *batch) conclude(q *kmsg.ProduceResponseTopicPartition, timed bool) {
 	c := code(q.ErrorCode)
 	err := fmt.Errorf("kafka: %s: %w", b.to, c)
 	if q.ErrorMessage != nil && *q.ErrorMessage != "" {
@@ -263,8 +296,10 @@ func (b *batch) conclude(q *kmsg.ProduceResponseTopicPartition) {
 				b.items[i].fail(err)
 			}
 		}
-	case c.tooLarge() && len(b.items) > 1, c.passing():
+	case c.tooLarge() && len(b.items) > 1, c.passing(), c == codeInvalidTimestamp && timed:
 		b.postpone(err)
+	case c.tooLarge():
+		b.fail(fmt.Errorf("%w: %w", broadway.ErrTooLarge, err))
 	default:
 		b.fail(err)
 	}
@@ -273,9 +308,13 @@ func (b *batch) conclude(q *kmsg.ProduceResponseTopicPartition) {
 // pause waits before the next attempt, and says whether there is one.
 func (j *job) pause(ctx context.Context, attempt int) bool {
 	for i := range j.items {
-		if it := &j.items[i]; it.waits() && codeOf(it.err).tooLarge() {
-			j.singles[it.to] = true
+		it := &j.items[i]
+		if !it.waits() {
+			continue
 		}
+		c := codeOf(it.err)
+		j.singles[it.to] = j.singles[it.to] || c.tooLarge()
+		j.untimed = j.untimed || c == codeInvalidTimestamp
 	}
 	timer := time.NewTimer(backoff(attempt, time.Second))
 	defer timer.Stop()

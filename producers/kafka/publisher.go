@@ -43,12 +43,19 @@ type PublisherConfig struct {
 	TLS *tls.Config
 	// SASL authenticates each connection. Nil means none.
 	SASL *SASL
+	// Now is the clock that records are stamped by. Default time.Now. Where the
+	// broker finds it wrong, records are written without a time: consumers then
+	// see -1, and retention goes by the broker's clock.
+	Now func() time.Time
 }
 
 func (c PublisherConfig) withDefaults() PublisherConfig {
 	c.Timeout = cmp.Or(c.Timeout, DefaultPublishTimeout)
 	c.BatchBytes = cmp.Or(c.BatchBytes, DefaultBatchBytes)
 	c.ClientID = cmp.Or(c.ClientID, DefaultClientID)
+	if c.Now == nil {
+		c.Now = time.Now
+	}
 	return c
 }
 
@@ -80,6 +87,10 @@ func (c PublisherConfig) validate() error {
 // those without one go, per call, to one partition after the other. The records
 // of one call and partition keep their order. Publishing is not idempotent: what
 // is written again after a lost answer may stand twice.
+//
+// A record that is larger than the topic or the protocol allows fails with
+// [broadway.ErrTooLarge]. A copy of a message of another broker has what that
+// broker knows of it as headers: see [broadway.Propertied].
 type Publisher struct {
 	cfg     PublisherConfig
 	invalid error

@@ -184,3 +184,65 @@ func TestPublisherReportsEveryMistake(t *testing.T) {
 		}
 	}
 }
+
+// A clock that is two hours off is refused by Kafka, the records are not lost.
+func TestRecordsWhoseTimeTheBrokerRefusesAreWritten(t *testing.T) {
+	b := brokers.Kafka(t)
+	for name, off := range map[string]time.Duration{"ahead": 2 * time.Hour, "right": 0, "far behind": -1000 * time.Hour} {
+		topic := b.Topic(t, 1, "message.timestamp.before.max.ms=3600000")
+		p := publisher(t, kafka.PublisherConfig{Brokers: b.Addrs(), Topic: topic, Now: func() time.Time { return time.Now().Add(off) }})
+		for range 2 {
+			if err := p.Publish(t.Context(), broadway.Record{Payload: []byte("a")}, broadway.Record{Payload: []byte("b")}); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		got := b.Records(t, topic)
+		if len(got) != 4 {
+			t.Errorf("%s: %d records, want 4", name, len(got))
+		}
+		for _, r := range got {
+			if untimed := r.Time.UnixMilli() == -1; untimed != (off != 0) {
+				t.Errorf("%s: written with the time %v", name, r.Time)
+			}
+		}
+	}
+}
+
+func TestRecordsThatAreTooLargeAreToldApart(t *testing.T) {
+	on(t, func(t *testing.T, b *brokers.KafkaBroker) {
+		topic := b.Topic(t, 1, "max.message.bytes=2000")
+		p := publisher(t, kafka.PublisherConfig{Brokers: b.Addrs(), Topic: topic})
+		err := p.Publish(t.Context(), broadway.Record{Payload: make([]byte, 1900)}, broadway.Record{Payload: make([]byte, 2001)},
+			broadway.Record{Payload: make([]byte, 101<<20)}, broadway.Record{Destination: "missing/"})
+		var failed *broadway.PublishError
+		if !errors.As(err, &failed) {
+			t.Fatalf("Publish: %v", err)
+		}
+		for i, want := range []bool{false, true, true, false} {
+			if got := errors.Is(failed.Errs[i], broadway.ErrTooLarge); got != want || (failed.Errs[i] == nil) != (i == 0) {
+				t.Errorf("record %d: %v", i, failed.Errs[i])
+			}
+		}
+	})
+}
+
+// More than a request may hold goes in several.
+func TestOneCallMayHoldMoreThanARequest(t *testing.T) {
+	b := brokers.Kafka(t)
+	topic := b.Topic(t, 60, "max.message.bytes=2000000")
+	p := publisher(t, kafka.PublisherConfig{Brokers: b.Addrs(), Topic: topic})
+	records := make([]broadway.Record, 120)
+	for i := range records {
+		records[i] = broadway.Record{Key: fmt.Append(nil, i), Payload: make([]byte, 900_000)}
+	}
+	if err := p.Publish(t.Context(), records...); err != nil {
+		t.Fatal(err)
+	}
+	n := int64(0)
+	for _, end := range b.EndOffsets(t, topic) {
+		n += end
+	}
+	if n != 120 {
+		t.Errorf("%d records, want 120", n)
+	}
+}
