@@ -5,147 +5,268 @@ import (
 	"errors"
 	"math/rand/v2"
 	"runtime/debug"
-	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// deadLetterBatch is how many messages one call of a DeadLetterer gets at most.
-const deadLetterBatch = 100
+const (
+	// deadLetterBatch is how many messages one call of a DeadLetterer gets at most.
+	deadLetterBatch = 100
+	// deadLetterCauses is how many different reasons are logged, until every
+	// dead letter is confirmed again.
+	deadLetterCauses = 16
+)
 
 // deadLetters is the stage that publishes failed messages elsewhere before they
 // are settled. What is not confirmed is tried again, without end: until then the
 // message is unsettled, and its credit is not free.
+//
+// What was refused has a goroutine of its own, so that what comes meanwhile does
+// not wait for calls that may last until their time-out.
 type deadLetters struct {
-	p   *Pipeline
-	to  DeadLetterer
-	box mailbox
+	p       *Pipeline
+	to      DeadLetterer
+	box     mailbox      // for the first try
+	refused mailbox      // for all others
+	waiting atomic.Int64 // refused, and neither confirmed nor released since
 
-	mu  sync.Mutex // protects following field
-	err error      // of the last call
+	mu     sync.Mutex // protects following fields
+	err    error      // of the last call that did not confirm everything
+	logged map[string]bool
 }
 
 func newDeadLetters(p *Pipeline) *deadLetters {
 	d := &deadLetters{p: p, to: p.cfg.Failure.DeadLetter}
 	d.box.init()
+	d.refused.init()
 	return d
 }
 
 func (d *deadLetters) put(m *Message) { d.box.post(m) }
 
 // run publishes until stop is closed. When ctx ends, what is left is released.
-//
-// What was refused waits, all of it together; what comes meanwhile is tried at
-// once, before it.
 func (d *deadLetters) run(ctx context.Context, stop <-chan struct{}) {
-	var pending []*Message
-	refused, failures := 0, 0 // the end of pending that waits; waits in a row
-	timer := time.NewTimer(time.Hour)
-	defer timer.Stop()
+	var again sync.WaitGroup
+	again.Go(func() { d.runAgain(ctx, stop) })
+	d.runFirst(ctx, stop)
+	again.Wait()
+	// (1) A call of runFirst is refused. (2) Time is up, and runAgain ends. (3)
+	// runFirst posts what was refused.
+	d.abandon(take(&d.refused, nil))
+}
+
+// runFirst publishes what comes.
+func (d *deadLetters) runFirst(ctx context.Context, stop <-chan struct{}) {
 	for {
-		pending = append(d.fresh(), pending...)
-		if ctx.Err() != nil {
-			d.p.release(pending...)
-			pending, refused = nil, 0
-		}
-		if len(pending) > refused {
-			pending, refused = d.publish(ctx, pending, refused)
-			switch {
-			case len(pending) == 0:
-				failures = 0
-			case len(pending) == refused:
-				failures++
-				timer.Reset(d.p.cfg.ReconnectBackoff.Delay(failures, rand.Float64()))
+		batch := take(&d.box, nil)
+		if len(batch) == 0 {
+			if d.box.rest() {
+				select {
+				case <-d.box.wake:
+				case <-stop:
+					return
+				}
+				d.box.asleep.Store(false)
 			}
 			continue
 		}
-		if !d.box.rest() {
-			continue
+		left, _ := d.publish(ctx, batch)
+		d.waiting.Add(int64(len(left)))
+		for _, m := range left {
+			d.refused.post(m)
 		}
-		again, ok := d.sleep(ctx, timer, stop, len(pending) == 0)
-		if !ok {
+	}
+}
+
+// take appends what is in box, up to a batch.
+func take(box *mailbox, to []*Message) []*Message {
+	for n := 0; n < deadLetterBatch; n++ {
+		m := box.pop()
+		if m == nil {
+			break
+		}
+		to = append(to, m)
+	}
+	return to
+}
+
+// runAgain publishes what was refused: all of it, then a pause, and again.
+func (d *deadLetters) runAgain(ctx context.Context, stop <-chan struct{}) {
+	var line []*Message // those that were tried last are at its end
+	failures, size := 0, deadLetterBatch
+	var due time.Time
+	for {
+		line = d.keep(ctx, take(&d.refused, line))
+		if len(line) == 0 {
+			failures, size = 0, deadLetterBatch
+		} else if failures == 0 {
+			failures, due = 1, d.later(1)
+		}
+		over, come := d.pause(ctx, stop, len(line) > 0, due)
+		if over {
+			d.abandon(line) // unless ctx has ended there is none
 			return
 		}
-		if again {
-			refused = 0
+		if come {
+			continue
+		}
+		progress := false
+		for n := len(line); n > 0; {
+			batch := line[:min(n, size)]
+			n -= len(batch)
+			left, alike := d.publish(ctx, batch)
+			d.gone(len(batch) - len(left))
+			line = append(line[len(batch):len(line):len(line)], left...)
+			switch {
+			case len(left) < len(batch):
+				progress, size = true, min(2*size, deadLetterBatch)
+			case alike: // it may be the fault of one
+				size = max(len(batch)/2, 1)
+			}
+		}
+		failures++
+		if progress {
+			failures = 1
+		}
+		due = d.later(failures)
+	}
+}
+
+// later is when to try again after so many failures in a row.
+func (d *deadLetters) later(failures int) time.Time {
+	return time.Now().Add(d.p.cfg.ReconnectBackoff.Delay(failures, rand.Float64()))
+}
+
+// gone tells that n fewer wait.
+func (d *deadLetters) gone(n int) {
+	if d.waiting.Add(-int64(n)) > 0 {
+		return
+	}
+	d.mu.Lock()
+	d.logged = nil
+	d.mu.Unlock()
+}
+
+// keep releases those that cannot be settled any longer, or shall not wait.
+func (d *deadLetters) keep(ctx context.Context, line []*Message) []*Message {
+	kept := line[:0]
+	for _, m := range line {
+		if ctx.Err() != nil || m.ref.Draining() {
+			d.abandon([]*Message{m})
+		} else {
+			kept = append(kept, m)
 		}
 	}
+	clear(line[len(kept):])
+	return kept
 }
 
-// fresh takes what has come.
-func (d *deadLetters) fresh() (messages []*Message) {
-	for m := d.box.pop(); m != nil; m = d.box.pop() {
-		messages = append(messages, m)
+// abandon releases messages that were refused.
+func (d *deadLetters) abandon(messages []*Message) {
+	if len(messages) > 0 {
+		d.p.release(messages...)
+		d.gone(len(messages))
 	}
-	return messages
 }
 
-// sleep waits for a message, or for the time to try again; ok is false when the
-// stage ends.
-func (d *deadLetters) sleep(ctx context.Context, timer *time.Timer, stop <-chan struct{}, empty bool) (again, ok bool) {
-	defer d.box.asleep.Store(false)
-	over := ctx.Done()
-	if empty {
-		over = nil
+// pause waits until the line is due, if there is one, or until more has come, or
+// it is over.
+func (d *deadLetters) pause(ctx context.Context, stop <-chan struct{}, line bool, at time.Time) (over, come bool) {
+	if !d.refused.rest() {
+		return false, true
+	}
+	defer d.refused.asleep.Store(false)
+	var due <-chan time.Time
+	cut := ctx.Done()
+	if line {
+		timer := time.NewTimer(time.Until(at))
+		defer timer.Stop()
+		due = timer.C
+	} else {
+		cut = nil
 	}
 	select {
-	case <-d.box.wake:
+	case <-d.refused.wake:
 		return false, true
-	case <-timer.C:
-		return true, true
-	case <-over:
-		return true, true
-	case <-stop:
+	case <-cut:
+		return false, true
+	case <-due:
 		return false, false
+	case <-stop:
+		return true, false
 	}
 }
 
-// publish publishes the first of pending, but for the refused ones at its end,
-// settles what is confirmed, and returns the rest, and how many at its end are
-// refused by now.
-func (d *deadLetters) publish(ctx context.Context, pending []*Message, refused int) ([]*Message, int) {
-	batch := pending[:min(len(pending)-refused, deadLetterBatch)]
+// nudge makes the stage look whose reference drains.
+func (d *deadLetters) nudge() { d.refused.nudge() }
+
+// publish makes one call, settles what it confirms, and returns the rest. alike
+// says that the error was about all of them, and may be the fault of one.
+func (d *deadLetters) publish(ctx context.Context, batch []*Message) (left []*Message, alike bool) {
+	if ctx.Err() != nil {
+		d.p.release(batch...)
+		return nil, false
+	}
 	err := d.call(ctx, batch)
-	d.report(err)
 	outcome, broken := outcomes(batch, err)
 	if broken != nil {
+		err = broken
 		outcome, _ = outcomes(batch, broken)
 	}
-	var left []*Message // to the end of the line: others may be confirmed
+	_, named := asBatchError(err)
 	for i, m := range batch {
 		if outcome != nil && outcome[i] != nil {
+			d.report(outcome[i])
 			left = append(left, m)
 		} else {
 			d.p.settle(m, stateDeadLettered)
 		}
 	}
-	return append(slices.Clone(pending[len(batch):]), left...), refused + len(left)
+	return left, !named
 }
 
-func (d *deadLetters) call(ctx context.Context, batch []*Message) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &PanicError{Value: v, Stack: debug.Stack()}
-		}
+// call makes a call on a goroutine of its own, that a DeadLetterer may end.
+func (d *deadLetters) call(ctx context.Context, batch []*Message) error {
+	result := make(chan error, 1)
+	go func() {
+		err := ErrGoexit
+		defer func() {
+			if v := recover(); v != nil {
+				err = &PanicError{Value: v, Stack: debug.Stack()}
+			}
+			result <- err
+		}()
+		err = d.to.DeadLetter(ctx, batch)
 	}()
-	return d.to.DeadLetter(ctx, batch)
+	return <-result
 }
 
+// report keeps err for the health, and logs it once.
 func (d *deadLetters) report(err error) {
 	d.mu.Lock()
-	first := err != nil && d.err == nil
 	d.err = err
+	text := err.Error()
+	text = text[:min(len(text), 200)]
+	first := !d.logged[text] && len(d.logged) < deadLetterCauses
+	if first {
+		if d.logged == nil {
+			d.logged = map[string]bool{}
+		}
+		d.logged[text] = true
+	}
 	d.mu.Unlock()
 	if first {
 		d.p.log().Error("dead letters are not confirmed, their messages stay unsettled", "err", err)
 	}
 }
 
+// health is why messages wait to be published again.
 func (d *deadLetters) health() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.err == nil {
+	if d.waiting.Load() == 0 {
 		return nil
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	return errors.Join(errors.New("broadway: dead letters are not confirmed"), d.err)
 }

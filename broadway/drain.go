@@ -17,22 +17,23 @@ const minTail = 2 * time.Second
 //	batches are closed → reporters return → dead letters are confirmed → all
 //	is acknowledged → stages end → producers close
 type drain struct {
-	p            *Pipeline
-	stopWorking  context.CancelCauseFunc
-	stopSettling context.CancelCauseFunc
-	stop         chan struct{} // closed when nothing is unsettled, or time is up
-	stages       sync.WaitGroup
-	settlers     sync.WaitGroup
+	p             *Pipeline
+	stopWorking   context.CancelCauseFunc
+	stopLettering context.CancelCauseFunc
+	stopSettling  context.CancelCauseFunc
+	stop          chan struct{} // closed when nothing is unsettled, or time is up
+	stages        sync.WaitGroup
+	settlers      sync.WaitGroup
 }
 
 // start starts every stage behind the producers.
-func (d *drain) start(working, settling context.Context) {
+func (d *drain) start(working, lettering, settling context.Context) {
 	p := d.p
 	for _, s := range p.sources {
 		d.settlers.Go(func() { s.settler.run(settling, d.stop, d.settlers.Go) })
 	}
 	if p.deadLetters != nil {
-		d.settlers.Go(func() { p.deadLetters.run(settling, d.stop) })
+		d.settlers.Go(func() { p.deadLetters.run(lettering, d.stop) })
 	}
 	for _, b := range p.batchers {
 		d.stages.Go(func() { b.run(d.stop) })
@@ -58,8 +59,8 @@ func (d *drain) run(settling context.Context) error {
 	return p.outcome(stuck, closing)
 }
 
-// startClock starts the drain's deadlines, the handlers' and that of everything,
-// when ctx ends. It returns what stops them.
+// startClock starts the drain's deadlines, the handlers', the dead letters', and
+// that of everything, when ctx ends. It returns what stops them.
 func (d *drain) startClock(ctx context.Context) (stop func()) {
 	var mu sync.Mutex
 	var timers []*time.Timer
@@ -74,7 +75,10 @@ func (d *drain) startClock(ctx context.Context) (stop func()) {
 		handlers := total - min(max(total/5, minTail), total/2)
 		by := time.Now().Add(handlers)
 		d.p.parker.hurry(func(r retry) bool { return r.due.After(by) })
-		timers = append(timers, time.AfterFunc(handlers, d.cutHandlers), time.AfterFunc(total, func() { d.stopSettling(ErrDrainTimeout) }))
+		timers = append(timers, time.AfterFunc(handlers, d.cutHandlers),
+			// In the middle of the tail, so that what is not confirmed is given back in time.
+			time.AfterFunc((handlers+total)/2, func() { d.stopLettering(ErrDrainTimeout) }),
+			time.AfterFunc(total, func() { d.stopSettling(ErrDrainTimeout) }))
 	})
 	return func() {
 		unwatch()

@@ -98,7 +98,8 @@ func (b Backoff) total(n int) time.Duration {
 type DeadLetterer interface {
 	// DeadLetter returns nil when every message is confirmed, a *BatchError
 	// naming those that are not, or another error when none is. What is not
-	// confirmed stays unsettled and is tried again with backoff.
+	// confirmed stays unsettled and is tried again with backoff. Up to two calls
+	// run at the same time: one for what is tried again.
 	DeadLetter(ctx context.Context, messages []*Message) error
 }
 

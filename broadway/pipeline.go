@@ -113,15 +113,17 @@ func (p *Pipeline) Run(ctx context.Context) error {
 	}
 	p.mu.Unlock()
 
-	d := &drain{p: p, stopWorking: stopWorking, stopSettling: stopSettling, stop: make(chan struct{})}
+	lettering, stopLettering := context.WithCancelCause(settling)
+	d := &drain{p: p, stopWorking: stopWorking, stopLettering: stopLettering, stopSettling: stopSettling, stop: make(chan struct{})}
 	defer d.startClock(fetching)()
 	p.unfirst.Store(int32(len(p.sources)))
-	d.start(working, settling)
+	d.start(working, lettering, settling)
 	for p.fetch(fetching, settling) {
 	}
 	err := d.run(settling)
 	stopFetching(nil)
 	stopWorking(nil)
+	stopLettering(nil)
 	stopSettling(nil)
 	return err
 }
@@ -382,6 +384,9 @@ func (p *Pipeline) nudge() {
 func (p *Pipeline) refDrains(ref *AckRef) {
 	p.sweep(ref)
 	p.parker.hurry(func(r retry) bool { return r.message.ref == ref })
+	if p.deadLetters != nil {
+		p.deadLetters.nudge()
+	}
 	for _, b := range p.batchers {
 		b.scan.Store(true)
 	}
