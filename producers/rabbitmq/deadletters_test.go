@@ -234,3 +234,211 @@ func TestDeadLettersOverTheBrokersLimitAreReferences(t *testing.T) {
 		}
 	}
 }
+
+// Every message fails, is put back, and fails again, fifty times: it stays what it
+// was, to the types of its headers, and its dead letters do not grow.
+func TestReplaysAreByteEqual(t *testing.T) {
+	const rounds = 50
+	broker := brokers.RabbitMQ(t)
+	queue, dead := broker.Queue(t), broker.Queue(t)
+	p := newPublisher(t, rabbitmq.PublisherConfig{URL: broker.URL()})
+	sent := map[string]rabbitmq.Publishing{}
+	for i, m := range odd()[:7] {
+		m.RoutingKey, m.ID = queue, cmp.Or(m.ID, strconv.Itoa(i))
+		sent[m.ID] = m
+		if err := p.Send(within(t), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := startFailing(t, broker.URL(), queue, &acknowledgers.DeadLetters{Publisher: p, Destination: dead}, testLogger(t))
+	letters := connect(t, rabbitmq.Config{URL: broker.URL(), Queue: dead}, len(sent))
+	first := map[string]int{}
+	for round := range rounds {
+		for range sent {
+			m := fetch(t, letters, 1)[0]
+			meta := m.Metadata.(*rabbitmq.Metadata)
+			n := 0
+			for key, value := range ours(meta) {
+				if !strings.HasPrefix(key, acknowledgers.PrefixSource) { // of the first round only
+					n += len(key) + len(text(value))
+				}
+			}
+			if before, known := first[meta.ID]; known && before != n || n > 4096 {
+				t.Fatalf("round %d: %d bytes were added to %s, at first %d", round, n, meta.ID, before)
+			}
+			first[meta.ID] = n
+			if round == 0 { // as it came: times have no zone on the wire
+				original := sent[meta.ID]
+				if len(original.Headers) != len(without(meta.Headers)) && original.Headers["x-broadway-other"] == nil {
+					t.Errorf("headers %v, want %v", meta.Headers, original.Headers)
+				}
+				original.Headers = without(meta.Headers)
+				sent[meta.ID] = original
+			}
+			same(t, m, sent[meta.ID])
+			if round == rounds-1 {
+				ack(t, m)
+				continue
+			}
+			if err := p.Publish(within(t), acknowledgers.ReadLetter(m).Original()); err != nil {
+				t.Fatal(err)
+			}
+			ack(t, m)
+		}
+	}
+	if err := run.stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// same compares m, or its dead letter, with what was sent.
+func same(t *testing.T, m *broadway.Message, sent rabbitmq.Publishing) {
+	t.Helper()
+	meta := m.Metadata.(*rabbitmq.Metadata)
+	if !bytes.Equal(m.Payload, sent.Body) || !sameTable(without(meta.Headers), without(sent.Headers)) ||
+		meta.ContentType != sent.ContentType || meta.CorrelationID != sent.CorrelationID || meta.ReplyTo != sent.ReplyTo ||
+		meta.Priority != sent.Priority || !meta.Timestamp.Equal(sent.Timestamp) || meta.Type != sent.Type || meta.AppID != sent.AppID {
+		t.Fatalf("%s came as %+v", sent.ID, meta)
+	}
+}
+
+func sameTable(a, b rabbitmq.Table) bool {
+	return len(a) == 0 && len(b) == 0 || reflect.DeepEqual(a, b)
+}
+
+func TestReplayRunPutsLettersBack(t *testing.T) {
+	broker := brokers.RabbitMQ(t)
+	queue, dead := broker.Queue(t), broker.Queue(t)
+	p := newPublisher(t, rabbitmq.PublisherConfig{URL: broker.URL()})
+	sent := map[string]rabbitmq.Publishing{}
+	for i := range 60 {
+		m := rabbitmq.Publishing{RoutingKey: queue, ID: strconv.Itoa(i), Body: []byte{byte(i)}, Headers: rabbitmq.Table{"n": int16(i)}}
+		sent[m.ID] = m
+		if err := p.Send(within(t), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	letters := &acknowledgers.DeadLetters{Publisher: p, Destination: dead, MaxBytes: 100}
+	failing := startFailing(t, broker.URL(), queue, letters, testLogger(t))
+	if !poll(func() bool { return broker.Ready(t, dead) == 60 }) {
+		t.Fatal("the dead letters do not come")
+	}
+	if err := failing.stop(); err != nil {
+		t.Fatal(err)
+	}
+	replay := acknowledgers.Replay{
+		Source: rabbitmq.NewProducer(quick(t, rabbitmq.Config{URL: broker.URL(), Queue: dead})), Publisher: p, Logger: testLogger(t),
+		Match: func(l acknowledgers.Letter) bool {
+			return l.Origin == queue && l.Stage == "processor" && l.Message.Payload[0]%3 > 0
+		},
+	}
+	got, err := replay.Run(t.Context())
+	if err != nil || got.Back != 40 || broker.Ready(t, dead) != 20 || broker.Ready(t, queue) != 40 {
+		t.Fatalf("%+v, %v: %d are left, %d are back", got, err, broker.Ready(t, dead), broker.Ready(t, queue))
+	}
+	for _, m := range fetch(t, connect(t, rabbitmq.Config{URL: broker.URL(), Queue: queue}, 40), 40) {
+		meta := m.Metadata.(*rabbitmq.Metadata)
+		if len(ours(meta)) > 0 {
+			t.Errorf("headers %v", meta.Headers)
+		}
+		same(t, m, sent[meta.ID])
+	}
+	for _, m := range fetch(t, connect(t, rabbitmq.Config{URL: broker.URL(), Queue: dead}, 20), 20) {
+		if l := acknowledgers.ReadLetter(m); l.Origin != queue || l.Reason != errNoGood.Error() || l.Attempts != 1 || l.Time.IsZero() {
+			t.Errorf("left as %+v", l)
+		}
+	}
+}
+
+// Nothing takes the dead letters: their messages stay, the health says why, and
+// all is well once it is mended.
+func TestUnwritableDeadLettersLeaveTheirMessages(t *testing.T) {
+	for name, c := range map[string]struct {
+		dead  func(*testing.T, *brokers.RabbitMQBroker) string
+		cfg   rabbitmq.PublisherConfig
+		why   string
+		mend  func(*testing.T, *brokers.RabbitMQBroker, string)
+		spoil func(*testing.T, *brokers.RabbitMQBroker)
+	}{
+		"unroutable": {
+			dead: func(*testing.T, *brokers.RabbitMQBroker) string { return "later" }, why: "no queue takes",
+			mend: func(t *testing.T, b *brokers.RabbitMQBroker, dead string) {
+				declare(t, b, rabbitmq.PublisherConfig{Queues: []rabbitmq.QueueDeclare{{Name: dead, Durable: true}}})
+			},
+		},
+		"refused by the queue": {
+			dead: func(t *testing.T, b *brokers.RabbitMQBroker) string {
+				full := b.Queue(t, brokers.Argument("x-max-length", int32(1)), brokers.Argument("x-overflow", "reject-publish"))
+				b.Publish(t, full, []byte("in the way"))
+				return full
+			}, why: "refused the message",
+			mend: func(t *testing.T, b *brokers.RabbitMQBroker, dead string) {
+				p := connect(t, rabbitmq.Config{URL: b.URL(), Queue: dead, Prefetch: 1}, 1)
+				ack(t, fetch(t, p, 1)...)
+				if err := p.Close(); err != nil {
+					t.Error(err)
+				}
+			},
+		},
+		"an exchange that is missing": {
+			dead: func(t *testing.T, b *brokers.RabbitMQBroker) string { return b.Queue(t) },
+			cfg:  rabbitmq.PublisherConfig{Exchange: "dlx"}, why: "no exchange 'dlx'",
+			mend: func(t *testing.T, b *brokers.RabbitMQBroker, dead string) {
+				declare(t, b, rabbitmq.PublisherConfig{
+					Exchanges: []rabbitmq.ExchangeDeclare{{Name: "dlx", Kind: "direct", Durable: true}},
+					Bindings:  []rabbitmq.Binding{{Queue: dead, Exchange: "dlx", RoutingKey: dead}},
+				})
+			},
+		},
+		"no permission": {
+			dead:  func(t *testing.T, b *brokers.RabbitMQBroker) string { return b.Queue(t) },
+			spoil: func(t *testing.T, b *brokers.RabbitMQBroker) { b.Permit(t, ".*", "^$", ".*") }, why: "ACCESS_REFUSED",
+			mend: func(t *testing.T, b *brokers.RabbitMQBroker, _ string) { b.Permit(t, ".*", ".*", ".*") },
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			broker := brokers.RabbitMQ(t)
+			queue, dead := broker.Queue(t), c.dead(t, broker)
+			broker.Publish(t, queue, payloads(1)...)
+			if c.spoil != nil {
+				c.spoil(t, broker)
+			}
+			c.cfg.URL = broker.URL()
+			letters := &acknowledgers.DeadLetters{Publisher: newPublisher(t, c.cfg), Destination: dead}
+			failing := startFailing(t, broker.URL(), queue, letters, testLogger(t))
+			if !poll(func() bool {
+				err := failing.Stats().Err
+				return err != nil && strings.Contains(err.Error(), c.why)
+			}) {
+				t.Fatalf("the health does not say %q: %v", c.why, failing.Stats().Err)
+			}
+			if err := failing.stop(); !errors.Is(err, broadway.ErrDrainTimeout) {
+				t.Errorf("Run: %v", err)
+			}
+			if !poll(func() bool { return broker.Ready(t, queue) == 1 }) {
+				t.Fatal("the message is not back")
+			}
+			failing = startFailing(t, broker.URL(), queue, letters, testLogger(t))
+			if !poll(func() bool { return failing.Stats().Err != nil }) {
+				t.Fatal("it is healthy again")
+			}
+			c.mend(t, broker, dead)
+			if !poll(func() bool { return failing.Stats().DeadLettered == 1 && failing.Stats().Err == nil }) {
+				t.Fatalf("it does not recover: %v", failing.Stats().Err)
+			}
+			if err := failing.stop(); err != nil || broker.Ready(t, queue) != 0 || broker.Ready(t, dead) != 1 {
+				t.Errorf("Run: %v; %d messages are left, %d dead letters", err, broker.Ready(t, queue), broker.Ready(t, dead))
+			}
+		})
+	}
+}
+
+// declare makes a topology.
+func declare(t *testing.T, b *brokers.RabbitMQBroker, cfg rabbitmq.PublisherConfig) {
+	t.Helper()
+	cfg.URL, cfg.AllowUnroutable = b.URL(), true
+	p := newPublisher(t, cfg)
+	if err := p.Publish(within(t), broadway.Record{Destination: "nowhere"}); err != nil {
+		t.Fatal(err)
+	}
+}
