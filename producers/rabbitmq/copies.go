@@ -116,7 +116,9 @@ func (m *Metadata) MessageProperties() []broadway.Header {
 	}
 	add("correlation-id", m.CorrelationID)
 	add("reply-to", m.ReplyTo)
-	add("message-id", m.ID)
+	if origin := text(m.Headers[acknowledgers.HeaderID]); m.ID != "" && !bytes.HasPrefix(origin, []byte(m.ID)) {
+		add("message-id", m.ID) // else it is ours: see DeadLetters
+	}
 	if !m.Timestamp.IsZero() {
 		add("timestamp", strconv.FormatInt(m.Timestamp.Unix(), 10))
 	}
