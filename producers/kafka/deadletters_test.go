@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
 	"github.com/gobroadway/gobroadway/acknowledgers"
 	"github.com/gobroadway/gobroadway/broadway"
 	"github.com/gobroadway/gobroadway/brokers"
@@ -235,5 +238,54 @@ func TestUnwritableDeadLettersLeaveTheirMessages(t *testing.T) {
 	r.stop(t)
 	if got := b.Records(t, missing); len(got) != 1 || string(got[0].Value) != "misdirected" {
 		t.Errorf("%d letters", len(got))
+	}
+}
+
+// A user who may read, and not write the dead letters.
+func TestDeadLettersWithoutPermissionLeaveTheirMessages(t *testing.T) {
+	b := brokers.Exclusive(t).Kafka("authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+		"super.users=User:ANONYMOUS", "allow.everyone.if.no.acl.found=true")
+	work, dead := b.Topic(t, 1), b.Topic(t, 1)
+	addr, user, password := b.SASL(t)
+	admin, err := kgo.NewClient(kgo.SeedBrokers(b.Addrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close()
+	deny := kmsg.NewCreateACLsRequestCreation()
+	deny.ResourceType, deny.ResourceName, deny.ResourcePatternType = kmsg.ACLResourceTypeTopic, dead, kmsg.ACLResourcePatternTypeLiteral
+	deny.Principal, deny.Host = "User:"+user, "*"
+	deny.Operation, deny.PermissionType = kmsg.ACLOperationAll, kmsg.ACLPermissionTypeDeny
+	create := kmsg.NewPtrCreateACLsRequest()
+	create.Creations = append(create.Creations, deny)
+	if r, err := create.RequestWith(t.Context(), admin); err != nil || r.Results[0].ErrorCode != 0 {
+		t.Fatalf("denying: %v, %+v", err, r)
+	}
+	b.Produce(t, work, brokers.Record{Value: []byte("x")})
+	sasl := &kafka.SASL{Mechanism: kafka.ScramSHA256, Credentials: kafka.StaticCredentials(user, kafka.Secret(password))}
+	p := publisher(t, kafka.PublisherConfig{Brokers: []string{addr}, Topic: dead, SASL: sasl})
+	cfg := config(t, b.KafkaBroker, work)
+	r := failAll(t, cfg, &acknowledgers.DeadLetters{Publisher: p})
+	eventually(t, "the health says why", func() error {
+		if err := r.Stats().Err; err == nil || !strings.Contains(err.Error(), "Authorization") {
+			return fmt.Errorf("health %v", err)
+		}
+		return nil
+	})
+	if got := b.CommittedOffsets(t, cfg.Group, work); got[0] > 0 {
+		t.Errorf("committed %v, though its dead letter was never written", got)
+	}
+	forgive := kmsg.NewDeleteACLsRequestFilter()
+	forgive.ResourceType, forgive.ResourcePatternType = kmsg.ACLResourceTypeAny, kmsg.ACLResourcePatternTypeAny
+	forgive.Operation, forgive.PermissionType = kmsg.ACLOperationAny, kmsg.ACLPermissionTypeAny
+	remove := kmsg.NewPtrDeleteACLsRequest()
+	remove.Filters = append(remove.Filters, forgive)
+	if r, err := remove.RequestWith(t.Context(), admin); err != nil || r.Results[0].ErrorCode != 0 {
+		t.Fatalf("forgiving: %v, %+v", err, r)
+	}
+	eventually(t, "all is committed", committedToEnd(t, b.KafkaBroker, cfg.Group, work))
+	r.stop(t)
+	if n := len(b.Records(t, dead)); n != 1 {
+		t.Errorf("%d dead letters", n)
 	}
 }
