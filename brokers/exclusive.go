@@ -50,6 +50,26 @@ func (o Owner) RabbitMQ(lines ...string) OwnRabbitMQ {
 	return ownRabbitMQ(o.t, lines)
 }
 
+// KafkaBehind is Kafka for a test with a proxy of its own: proxy, host:port, is what the broker tells its clients, so that none
+// leaves it for the broker's real address, and it must lead to [OwnKafka.Listener]. Addr is the broker itself, past both proxies.
+func (o Owner) KafkaBehind(proxy string, settings ...string) OwnKafka {
+	o.t.Helper()
+	return ownKafkaBehind(o.t, proxy, settings)
+}
+
+// Listener is where the proxy of [Owner.KafkaBehind] must lead: it is still cut by [Control.Cut].
+func (k OwnKafka) Listener() string { return k.link.addr() }
+
+// PID is the process of a broker that runs.
+func (c *Control) PID(t testing.TB) int {
+	t.Helper()
+	pid, err := c.in.pid()
+	if err != nil {
+		t.Fatalf("brokers: %s: %v", c.launcher.kind(), err)
+	}
+	return pid
+}
+
 // Control is the switch of an exclusive broker. Its methods return when what they say is so, and fail the test otherwise. They
 // are not for concurrent use. Address, data and logs survive all of them.
 type Control struct {

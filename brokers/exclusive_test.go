@@ -2,11 +2,14 @@ package brokers_test
 
 import (
 	"context"
+	"net"
 	"slices"
+	"strconv"
 	"testing"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gobroadway/gobroadway/brokers"
 )
@@ -82,5 +85,39 @@ func TestAnExclusiveRabbitMQIsKilledRestartedAndCut(t *testing.T) {
 	rabbit.Heal()
 	if ready := rabbit.Ready(t, queue); ready != 2 {
 		t.Errorf("%d messages after the cut", ready)
+	}
+}
+
+// A proxy of the test's own stays in the path: clients are told its address, and only Addr is past it.
+func TestAKafkaBehindAProxyTellsItsClientsTheProxy(t *testing.T) {
+	front, err := net.Listen("tcp", "127.0.0.1:0") // nothing is carried: it only must be what clients are sent to
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer front.Close()
+	kafka := brokers.Exclusive(t).KafkaBehind(front.Addr().String())
+	topic := kafka.Topic(t, 1) // past the proxy
+	advertised := func(bootstrap string) (addr string) {
+		err := ask(t, []string{bootstrap}, func(ctx context.Context, client *kgo.Client) error {
+			request := kmsg.NewPtrMetadataRequest()
+			response, err := request.RequestWith(ctx, client)
+			if err == nil {
+				addr = net.JoinHostPort(response.Brokers[0].Host, strconv.Itoa(int(response.Brokers[0].Port)))
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return addr
+	}
+	if got := advertised(kafka.Listener()); got != front.Addr().String() {
+		t.Errorf("clients of the listener are sent to %s, not to the proxy %s", got, front.Addr())
+	}
+	if got := advertised(kafka.Addr()); got != kafka.Addr() {
+		t.Errorf("clients past the proxy are sent to %s, not to %s", got, kafka.Addr())
+	}
+	if ends := kafka.EndOffsets(t, topic); !slices.Equal(ends, []int64{0}) {
+		t.Errorf("a new topic ends at %v", ends)
 	}
 }

@@ -28,6 +28,8 @@ func ownKafka(t testing.TB, _ []string) OwnKafka {
 	return OwnKafka{}
 }
 
+func ownKafkaBehind(t testing.TB, _ string, settings []string) OwnKafka { return ownKafka(t, settings) }
+
 func ownRabbitMQ(t testing.TB, _ []string) OwnRabbitMQ {
 	t.Helper()
 	t.Fatal("brokers: an exclusive broker is started natively, which needs a Unix; run the tests with -short")

@@ -122,6 +122,21 @@ func ownKafka(t testing.TB, properties []string) OwnKafka {
 	return OwnKafka{broker, control}
 }
 
+// ownKafkaBehind starts a Kafka behind two proxies: one of the test's own, which clients are told, and behind it the harness's.
+func ownKafkaBehind(t testing.TB, front string, properties []string) OwnKafka {
+	t.Helper()
+	h, l := openKafka(t)
+	link := mustProxy(t)
+	l.exclusive, l.properties, l.advertise = true, properties, front
+	control := own(t, h, l, link)
+	link.start(t, control.in.state.addr("plain"))
+	broker := &KafkaBroker{
+		addrs: []string{control.in.state.addr("internal")}, origin: "native " + KafkaVersion + ", exclusive", dir: control.in.dir, state: control.in.state,
+	}
+	t.Logf("kafka: %s", broker)
+	return OwnKafka{broker, control}
+}
+
 // ownRabbitMQ starts a RabbitMQ behind a proxy.
 func ownRabbitMQ(t testing.TB, lines []string) OwnRabbitMQ {
 	t.Helper()

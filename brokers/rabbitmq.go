@@ -84,6 +84,17 @@ func (b *RabbitMQBroker) ownVhost(t testing.TB, addr string) {
 	})
 }
 
+// Evaluate runs an Erlang expression in the node and returns what it gives, as Erlang prints it: memory alarms, permissions and
+// settings of the running node are changed so. Only a native broker can be asked: t fails on any other.
+func (b *RabbitMQBroker) Evaluate(t testing.TB, expression string) string {
+	t.Helper()
+	b.needNative(t, "Erlang shell")
+	return b.evaluate(t, expression)
+}
+
+// VHost is the virtual host of URL, and User its user. Both are empty unless the broker is native.
+func (b *RabbitMQBroker) VHost() (vhost, user string) { return b.vhost, b.state.User }
+
 // evaluate runs an Erlang expression in the node.
 func (b *RabbitMQBroker) evaluate(t testing.TB, expression string) string {
 	t.Helper()
