@@ -1,0 +1,140 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gobroadway/gobroadway/chaos/internal/ledger"
+	"github.com/gobroadway/gobroadway/chaos/internal/rig"
+)
+
+// Headers that tell of a dead letter why it is one. Package acknowledgers writes them; the names are its documentation's.
+const (
+	reasonHeader   = "x-broadway-reason"
+	attemptsHeader = "x-broadway-attempts"
+)
+
+// DrainKafka writes down what a topic holds from the given offsets, by partition, to the given ends: dead letters (all of a topic),
+// or a residual (what was not committed). kind is ledger.KindDead or ledger.KindResidual.
+func DrainKafka(ctx context.Context, broker, topic, dir, kind string, from, to map[int32]int64) (n int, err error) {
+	writer, err := ledger.Create(dir, kind)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, writer.Close()) }()
+	offsets, left := map[int32]kgo.Offset{}, map[int32]int64{}
+	for p, end := range to {
+		if from[p] < end {
+			offsets[p], left[p] = kgo.NewOffset().At(from[p]), end
+		}
+	}
+	if len(offsets) == 0 {
+		return 0, nil
+	}
+	client, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.ClientID("chaos-drain"), kgo.KeepControlRecords(), // else a marker at the end is waited for
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets}))
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close()
+	for len(left) > 0 {
+		fetches := client.PollFetches(ctx)
+		if err := errors.Join(fetches.Err0(), ctx.Err()); err != nil {
+			return n, fmt.Errorf("drain %s: %w", topic, err)
+		}
+		fetches.EachRecord(func(r *kgo.Record) {
+			end, open := left[r.Partition]
+			if !open || r.Offset >= end {
+				return
+			}
+			if !r.Attrs.IsControl() {
+				n++
+				err = errors.Join(err, writer.Append(drainedRecord(r)))
+			}
+			if r.Offset == end-1 {
+				delete(left, r.Partition)
+			}
+		})
+		if err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+func drainedRecord(r *kgo.Record) ledger.Drained {
+	entry := drained(r.Value)
+	entry.Source, entry.Partition, entry.Offset = r.Topic, r.Partition, r.Offset
+	for _, header := range r.Headers {
+		switch header.Key {
+		case reasonHeader:
+			entry.Reason = string(header.Value)
+		case attemptsHeader:
+			entry.Attempts, _ = strconv.Atoi(string(header.Value)) // 0: it does not say
+		}
+	}
+	return entry
+}
+
+// drained is what a body says, or a name that no producer gave: the checker finds it as a phantom.
+func drained(body []byte) ledger.Drained {
+	entry := ledger.Drained{Sum: ledger.Sum(body), At: ledger.Now()}
+	var err error
+	if entry.ID, entry.Key, entry.KeySeq, err = Parse(body); err != nil {
+		entry.ID = "unreadable-" + entry.Sum[:16]
+	}
+	return entry
+}
+
+// DrainRabbitMQ takes everything out of a queue and writes it down. kind is as in [DrainKafka].
+func DrainRabbitMQ(ctx context.Context, url, queue, dir, kind string) (n int, err error) {
+	writer, err := ledger.Create(dir, kind)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, writer.Close()) }()
+	conn, err := rig.DialAMQP(url, "chaos-drain")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	channel, err := conn.Channel()
+	if err != nil {
+		return 0, err
+	}
+	for ctx.Err() == nil {
+		message, found, err := channel.Get(queue, false)
+		if err != nil || !found {
+			return n, err
+		}
+		entry := drained(message.Body)
+		entry.Source = queue
+		if reason, ok := message.Headers[reasonHeader].(string); ok {
+			entry.Reason = reason
+		}
+		entry.Attempts = amqpAttempts(message.Headers)
+		if err := errors.Join(writer.Append(entry), message.Ack(false)); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, ctx.Err()
+}
+
+func amqpAttempts(headers amqp.Table) int {
+	switch attempts := headers[attemptsHeader].(type) {
+	case int32:
+		return int(attempts)
+	case int64:
+		return int(attempts)
+	case string:
+		n, _ := strconv.Atoi(attempts) // 0: it does not say
+		return n
+	}
+	return 0
+}

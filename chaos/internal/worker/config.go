@@ -1,0 +1,149 @@
+// Package worker is the consumer process of chaos: pipelines built with the library's public API, a sink that writes down each
+// success before its handler or reporter returns, and faults that strike by id or at a step.
+package worker
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"time"
+)
+
+// Config is what a worker does. The zero value of a field means the library's default, unless it says otherwise.
+type Config struct {
+	// Name is what the worker calls itself to the broker; member i of several is Name-i.
+	Name string
+	// Dir is where its ledger goes.
+	Dir string
+	// Members is how many pipelines run at once, each a consumer of its own. Default 1.
+	Members int
+
+	// Exactly one of these is the source.
+	Kafka  *Kafka
+	Rabbit *Rabbit
+
+	// Of the pipeline.
+	Concurrency       int
+	MaxDemand         int
+	MaxUnsettled      int
+	MaxUnsettledBytes int64
+	Unordered         bool
+	Timeout           time.Duration
+	Batch             *Batch
+	MaxAttempts       int
+	Backoff           time.Duration // the first; the longest is 16 times that
+	DrainTimeout      time.Duration
+	// Action is "dead_letter", "drop", "reject", "requeue", "requeue_once", "stop_partition" or "stop_pipeline". Default
+	// "dead_letter", which needs DeadLetter: a topic, or a queue.
+	Action     string
+	DeadLetter string
+
+	// Delay is how long each handling takes.
+	Delay time.Duration
+	// Faults strike by id.
+	Faults []Fault
+	// FailPoint, if its At is set, kills the process at a step.
+	FailPoint FailPoint
+	// NoSink makes handlers write no success: for scenarios whose sink is elsewhere.
+	NoSink bool
+}
+
+// Kafka is a source of rig K.
+type Kafka struct {
+	Brokers           []string
+	Topic, Group      string
+	Window            int
+	SessionTimeout    time.Duration
+	HeartbeatInterval time.Duration
+	RebalanceTimeout  time.Duration
+	MetadataInterval  time.Duration
+	CommitInterval    time.Duration
+	MaxBatchBytes     int
+	// OutOfRange is "fail", "earliest" or "latest"; Corrupt "stop" or "skip".
+	OutOfRange, Corrupt string
+	ReadCommitted       bool
+}
+
+// Rabbit is a source of rig R.
+type Rabbit struct {
+	URL, Queue string
+	Prefetch   int
+	// Single says that the queue has a single active consumer.
+	Single     bool
+	Heartbeat  time.Duration
+	AckTimeout time.Duration
+	BackoffMax time.Duration
+}
+
+// Batch makes the sink a reporter of batches, instead of the handler.
+type Batch struct {
+	Size        int
+	Timeout     time.Duration
+	Concurrency int
+}
+
+// Kinds of faults.
+const (
+	Panic    = "panic"     // with a string
+	PanicNil = "panic_nil" // panic(nil)
+	Goexit   = "goexit"
+	Error    = "error"
+	Reject   = "reject"      // broadway.Reject
+	Down     = "unavailable" // broadway.Unavailable
+	Hang     = "hang"        // ignores its context, for For
+	Slow     = "slow"        // takes For, or until its context ends
+	Die      = "die"         // the process kills itself
+)
+
+// Fault strikes messages at a stage. Which ones is decided by their ids alone, so that a replay strikes the same.
+type Fault struct {
+	Kind string
+	// Reporter strikes in the reporter, where only Panic, Error, Hang, Slow and Die are known and strike the whole batch (Error: the member); otherwise the handler.
+	Reporter bool
+	// Of each Every ids by their hash the one that is Rest: 100 is one in a hundred. 0 is none but IDs.
+	Every, Rest uint32
+	IDs         []string
+	// Times is how often a message is struck, counted within this process; 0 is always.
+	Times int
+	For   time.Duration
+}
+
+// Steps of a FailPoint.
+const (
+	AfterFetch     = "after-fetch"     // Fetch has returned messages
+	BeforeHandler  = "before-handler"  // a handler begins
+	BeforeSink     = "before-sink"     // the sink is about to be written
+	AfterSink      = "after-sink"      // the sink is written, and its handler or reporter has not returned
+	WithinBatch    = "within-batch"    // half of a batch is written
+	AfterHandled   = "after-handled"   // a worker's visit is over
+	AfterReported  = "after-reported"  // a reporter has returned
+	AfterSettled   = "after-settled"   // the source has been told, and its commit or ack may be on its way
+	BeforeDead     = "before-dead"     // a dead letter is about to be published
+	AfterDead      = "after-dead"      // a dead letter is confirmed, and its message not settled
+	OnWire         = "on-wire"         // a commit or ack is at the proxy, which has not carried it on; the proxy kills
+	AfterWire      = "after-wire"      // the proxy has carried it on
+	AnswerOnWire   = "answer-on-wire"  // its answer is at the proxy (Kafka)
+	AfterAnswer    = "after-answer"    // its answer was carried on (Kafka)
+	BeforeLeaving  = "before-leaving"  // the pipeline drains
+	AfterRebalance = "after-rebalance" // a first Fetch after an assignment has returned
+)
+
+// FailPoint is a step at which the process kills itself (SIGKILL) the N-th time that it comes there, from 1.
+type FailPoint struct {
+	At string
+	N  int
+}
+
+// Read reads a configuration.
+func Read(file string) (Config, error) {
+	var cfg Config
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return cfg, err
+	}
+	if err := json.Unmarshal(text, &cfg); err != nil {
+		return cfg, fmt.Errorf("%s: %w", file, err)
+	}
+	cfg.Members = max(1, cfg.Members)
+	return cfg, nil
+}

@@ -1,0 +1,128 @@
+package worker
+
+import (
+	"context"
+	"os"
+	"sync/atomic"
+
+	"github.com/gobroadway/gobroadway/broadway"
+	"github.com/gobroadway/gobroadway/chaos/internal/ledger"
+	"github.com/gobroadway/gobroadway/chaos/internal/load"
+	"github.com/gobroadway/gobroadway/producers/kafka"
+	"github.com/gobroadway/gobroadway/producers/rabbitmq"
+)
+
+// sink is what lies downstream: the handlers and reporters of all members, and the ledger that they write.
+type sink struct {
+	cfg     Config
+	writer  *ledger.Writer
+	faults  *faults
+	fail    *failPoint
+	seq     atomic.Int64
+	handled atomic.Int64
+}
+
+// handle is the processor. Without batches it is where the success is written.
+func (s *sink) handle(ctx context.Context, m *broadway.Message) error {
+	s.fail.reach(BeforeHandler)
+	entry := observe(m)
+	if err := s.faults.strike(ctx, entry.ID, false); err != nil {
+		return err
+	}
+	if err := wait(ctx, s.cfg.Delay); err != nil {
+		return err
+	}
+	if s.cfg.Batch != nil {
+		m.Value = entry
+		return nil
+	}
+	return s.succeed(entry)
+}
+
+// report is the reporter: the success of each member is written before it returns.
+func (s *sink) report(ctx context.Context, b *broadway.Batch) error {
+	failures := new(broadway.BatchError)
+	for i, m := range b.Messages {
+		if i == len(b.Messages)/2 {
+			s.fail.reach(WithinBatch)
+		}
+		entry, ok := m.Value.(ledger.Observation)
+		if !ok {
+			entry = observe(m)
+		}
+		if err := s.faults.strike(ctx, entry.ID, true); err != nil {
+			failures.Fail(m, err)
+			continue
+		}
+		entry.Attempt = m.Attempt
+		if err := s.succeed(entry); err != nil {
+			failures.Fail(m, err)
+		}
+	}
+	return failures.Err()
+}
+
+// succeed writes a success. When that fails, the message has not succeeded.
+func (s *sink) succeed(entry ledger.Observation) error {
+	s.fail.reach(BeforeSink)
+	if !s.cfg.NoSink {
+		entry.Stage, entry.PID, entry.Seq, entry.At = ledger.Success, os.Getpid(), s.seq.Add(1), ledger.Now()
+		if err := s.writer.Append(entry); err != nil {
+			return err
+		}
+	}
+	s.handled.Add(1)
+	s.fail.reach(AfterSink)
+	return nil
+}
+
+// observe is what a message says of itself, and its source of it.
+func observe(m *broadway.Message) ledger.Observation {
+	entry := ledger.Observation{Sum: ledger.Sum(m.Payload), Attempt: m.Attempt, Redelivered: m.Redelivered}
+	var err error
+	if entry.ID, entry.Key, entry.KeySeq, err = load.Parse(m.Payload); err != nil {
+		entry.ID = "unreadable-" + entry.Sum[:16]
+	}
+	switch from := m.Metadata.(type) {
+	case *kafka.Metadata:
+		entry.Source, entry.Partition, entry.Offset = from.Topic, int32(from.Partition), from.Offset
+	case *rabbitmq.Metadata:
+		entry.Source, entry.Tag, entry.Redelivered = from.Queue, from.DeliveryTag, from.Redelivered
+	}
+	return entry
+}
+
+// steps makes fail-points of what a pipeline tells.
+type steps struct{ fail *failPoint }
+
+// Fetched is a step.
+func (s steps) Fetched(e broadway.FetchEvent) {
+	if e.Messages > 0 {
+		s.fail.reach(AfterFetch)
+	}
+}
+
+// Handled is a step.
+func (s steps) Handled(broadway.HandleEvent) { s.fail.reach(AfterHandled) }
+
+// Reported is a step.
+func (s steps) Reported(broadway.ReportEvent) { s.fail.reach(AfterReported) }
+
+// Settled is a step.
+func (s steps) Settled(broadway.SettleEvent) { s.fail.reach(AfterSettled) }
+
+// deadLetters makes steps of the publishing of dead letters.
+type deadLetters struct {
+	broadway.DeadLetterer
+	fail *failPoint
+}
+
+// DeadLetter publishes, with a step before and one after.
+func (d deadLetters) DeadLetter(ctx context.Context, messages []*broadway.Message) error {
+	d.fail.reach(BeforeDead)
+	err := d.DeadLetterer.DeadLetter(ctx, messages)
+	if err == nil {
+		d.fail.reach(AfterDead)
+	}
+	return err
+}

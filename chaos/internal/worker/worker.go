@@ -1,0 +1,302 @@
+package worker
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"os"
+	"os/signal"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/gobroadway/gobroadway/broadway"
+	"github.com/gobroadway/gobroadway/chaos/internal/ledger"
+	"github.com/gobroadway/gobroadway/chaos/internal/rig"
+)
+
+// Exit codes of a worker.
+const (
+	ExitClean    = 0
+	ExitFailed   = 1 // a pipeline ended by itself
+	ExitConfig   = 2
+	ExitDrain    = 3 // the drain took too long
+	ExitAborted  = 4 // by a second SIGTERM
+	ExitOrphaned = 5 // the parent is gone
+)
+
+// Command is a line on a worker's standard input.
+type Command struct {
+	// Leave stops member Member in good order, Abort stops it at once and settles nothing, Join starts it again; Pause and Resume its fetching.
+	Leave, Abort, Join, Pause, Resume bool
+	Member                            int
+}
+
+// Main runs "worker -config FILE" until SIGTERM or the end of its standard input, and returns the exit code.
+func Main(args []string) int {
+	flags := flag.NewFlagSet("worker", flag.ContinueOnError)
+	file := flags.String("config", "", "the configuration, JSON")
+	if err := flags.Parse(args); err != nil {
+		return ExitConfig
+	}
+	cfg, err := Read(*file)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return ExitConfig
+	}
+	slog.SetDefault(slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	writer, err := ledger.Create(cfg.Dir, ledger.KindSink)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return ExitConfig
+	}
+	w := newWorker(cfg, writer)
+	code := w.run(os.Stdin, os.Stdout)
+	if err := writer.Close(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return ExitFailed
+	}
+	return code
+}
+
+// worker runs the members.
+type worker struct {
+	cfg  Config
+	sink *sink
+
+	mu      sync.Mutex
+	members []*member // nil where one has left
+	stops   []context.CancelFunc
+	running sync.WaitGroup
+	failed  chan struct{} // closed by the first member that ends by itself
+	errs    []error
+	past    map[string]int64 // counts of members that have left
+}
+
+func newWorker(cfg Config, writer *ledger.Writer) *worker {
+	return &worker{
+		cfg: cfg, failed: make(chan struct{}), past: map[string]int64{}, members: make([]*member, cfg.Members), stops: make([]context.CancelFunc, cfg.Members),
+		sink: &sink{
+			cfg: cfg, writer: writer, fail: &failPoint{FailPoint: cfg.FailPoint}, faults: &faults{list: cfg.Faults, struck: map[string]int{}},
+		},
+	}
+}
+
+func (w *worker) run(commands io.Reader, reports io.Writer) int {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
+	ctx, stop := context.WithCancel(context.Background())
+	defer stop()
+	for i := range w.cfg.Members {
+		if err := w.join(ctx, i); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return ExitConfig
+		}
+	}
+	w.running.Go(func() { // so that all members may leave, and join again
+		select {
+		case <-ctx.Done():
+		case <-w.failed:
+		}
+	})
+	go w.obey(ctx, commands) // it ends with the process: reading cannot be interrupted
+	over := make(chan struct{})
+	telling := make(chan struct{})
+	go func() { defer close(telling); w.tell(over, reports) }()
+	ended := make(chan struct{})
+	go func() { defer close(ended); w.running.Wait() }()
+	code := w.await(stop, signals, ended)
+	close(over)
+	<-telling
+	return code
+}
+
+// await waits for the end: of the pipelines by themselves, or by SIGTERM; a second one aborts.
+func (w *worker) await(stop func(), signals <-chan os.Signal, ended <-chan struct{}) int {
+	terms := 0
+	for {
+		select {
+		case <-ended:
+			return w.code(terms)
+		case <-signals:
+			terms++
+			w.sink.fail.reach(BeforeLeaving)
+			stop()
+			if terms > 1 {
+				w.abort()
+				return ExitAborted
+			}
+		}
+	}
+}
+
+func (w *worker) code(terms int) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	err := errors.Join(w.errs...)
+	switch {
+	case err == nil && terms > 0:
+		return ExitClean
+	case errors.Is(err, broadway.ErrDrainTimeout):
+		fmt.Fprintln(os.Stderr, err)
+		return ExitDrain
+	}
+	fmt.Fprintln(os.Stderr, "ended:", err)
+	return ExitFailed
+}
+
+func (w *worker) abort() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, m := range w.members {
+		if m != nil {
+			m.pipeline.Abort()
+		}
+	}
+}
+
+// join starts a member. The worker ends when none is left, but for those that were told to leave.
+func (w *worker) join(ctx context.Context, i int) error {
+	m, err := newMember(w.cfg, fmt.Sprintf("%s-%d", w.cfg.Name, i), w.sink)
+	if err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(ctx)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.members[i] != nil {
+		stop()
+		return fmt.Errorf("member %d has joined already", i)
+	}
+	w.members[i], w.stops[i] = m, stop
+	w.running.Go(func() {
+		err := m.run(ctx)
+		stop()
+		w.left(i, m, err)
+	})
+	return nil
+}
+
+func (w *worker) left(i int, m *member, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.members[i] = nil
+	addCounts(w.past, pipelineCounts(m.pipeline.Stats()), m.counts())
+	if err != nil && !errors.Is(err, broadway.ErrAborted) {
+		if len(w.errs) == 0 {
+			close(w.failed)
+		}
+		w.errs = append(w.errs, err)
+	}
+}
+
+// obey does what the standard input says, and ends the process when the parent is gone.
+func (w *worker) obey(ctx context.Context, commands io.Reader) {
+	lines := bufio.NewScanner(commands)
+	for lines.Scan() {
+		var command Command
+		if err := json.Unmarshal(lines.Bytes(), &command); err != nil {
+			fmt.Fprintln(os.Stderr, "command:", err)
+			continue
+		}
+		if err := w.command(ctx, command); err != nil {
+			fmt.Fprintln(os.Stderr, "command:", err)
+		}
+	}
+	os.Exit(ExitOrphaned)
+}
+
+func (w *worker) command(ctx context.Context, c Command) error {
+	if c.Join {
+		return w.join(ctx, c.Member)
+	}
+	w.mu.Lock()
+	m, stop := w.members[c.Member], w.stops[c.Member]
+	w.mu.Unlock()
+	if m == nil {
+		return fmt.Errorf("member %d has left", c.Member)
+	}
+	switch {
+	case c.Leave:
+		stop()
+	case c.Abort:
+		m.pipeline.Abort()
+	case c.Pause:
+		return m.pipeline.Pause(ctx)
+	case c.Resume:
+		return m.pipeline.Resume(ctx)
+	}
+	return nil
+}
+
+// tell writes a report every 20 ms, and a last one at the end.
+func (w *worker) tell(over <-chan struct{}, reports io.Writer) {
+	out := json.NewEncoder(reports)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for open := true; open; {
+		select {
+		case <-tick.C:
+		case <-over:
+			open = false
+		}
+		if err := out.Encode(w.report()); err != nil {
+			return // the parent is gone
+		}
+	}
+}
+
+func addCounts(into map[string]int64, more ...map[string]int64) {
+	for _, counts := range more {
+		for name, n := range counts {
+			into[name] += n
+		}
+	}
+}
+
+func (w *worker) report() rig.Report {
+	w.mu.Lock()
+	members := append([]*member(nil), w.members...)
+	r := rig.Report{
+		At: ledger.Now(), Ready: true, Handled: w.sink.handled.Load(), Goroutines: runtime.NumGoroutine(), Stats: maps.Clone(w.past),
+	}
+	w.mu.Unlock()
+	for _, m := range members {
+		if m == nil {
+			continue
+		}
+		stats := m.pipeline.Stats()
+		r.Ready = r.Ready && stats.State == broadway.StateRunning
+		r.Unsettled += int64(stats.Unsettled)
+		r.Waiting = stats.WaitingFor
+		if stats.Err != nil {
+			r.Err = stats.Err.Error()
+		}
+		addCounts(r.Stats, pipelineCounts(stats), m.counts())
+	}
+	r.RSS, r.FDs = resources()
+	return r
+}
+
+// resources are the resident memory in bytes and the open descriptors of this process, 0 where the system does not tell.
+func resources() (rss int64, fds int) {
+	if text, err := os.ReadFile("/proc/self/statm"); err == nil {
+		if fields := strings.Fields(string(text)); len(fields) > 1 {
+			pages, _ := strconv.ParseInt(fields[1], 10, 64)
+			rss = pages * int64(os.Getpagesize())
+		}
+	}
+	if open, err := os.ReadDir("/proc/self/fd"); err == nil {
+		fds = len(open)
+	}
+	return rss, fds
+}
