@@ -80,9 +80,8 @@ func (m *member) source(cfg Config, name string, config *broadway.Config) error 
 		producer := kafka.NewProducer(k)
 		config.Producers = []broadway.Producer{producer}
 		m.counts = func() map[string]int64 { return kafkaCounts(producer.Stats()) }
-		publisher, err := kafka.NewPublisher(kafka.PublisherConfig{Brokers: cfg.Kafka.Brokers, Topic: cfg.DeadLetter, ClientID: name})
-		m.publisher = publisher
-		return err
+		m.publisher = kafka.NewPublisher(kafka.PublisherConfig{Brokers: cfg.Kafka.Brokers, Topic: cfg.DeadLetter, ClientID: name})
+		return nil
 	case cfg.Rabbit != nil:
 		r := cfg.Rabbit
 		declared := &rabbitmq.QueueDeclare{Durable: true, Passive: true, SingleActiveConsumer: r.Single}
