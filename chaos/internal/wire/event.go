@@ -17,7 +17,7 @@ const (
 	JoinAnswer    Kind = "join-answer"    // with Member, Generation and Code
 	Leave         Kind = "leave"          // LeaveGroup request, one event for each member
 	LeaveAnswer   Kind = "leave-answer"   // with Code
-	Produce       Kind = "produce"        // with Count
+	Produce       Kind = "produce"        // with Count; Code is how many replicas must acknowledge
 	ProduceAnswer Kind = "produce-answer" // with Offset, the first one's, Count and Code
 )
 
@@ -79,6 +79,7 @@ type Event struct {
 	Multiple    bool   `json:"multiple,omitempty"`
 	Requeue     bool   `json:"requeue,omitempty"`
 	Redelivered bool   `json:"redelivered,omitempty"`
+	NoAck       bool   `json:"no_ack,omitempty"` // of Consume, Deliver: settled as it is sent
 	Consumer    string `json:"consumer,omitempty"`
 	Queue       string `json:"queue,omitempty"`
 	Exchange    string `json:"exchange,omitempty"`
