@@ -214,6 +214,7 @@ func (s *settler) done(g *settleGroup, e SettleEvent) {
 		if m.at != nil {
 			m.at.held.Add(-1)
 		}
+		m.drop()
 	}
 	n := len(g.messages)
 	s.p.ledger.settled(s.source, g.messages)

@@ -25,6 +25,7 @@ type batcher struct {
 	held, highest atomic.Int64 // messages, from a processor to their settling
 	scan          atomic.Bool  // some reference drains: look at the open batches
 	flush         atomic.Bool  // close all open batches once
+	crowded       atomic.Bool  // copy old messages: see copyOut
 	finishedAt    atomic.Int64 // when a report ended last, or the first one began
 	slowest       atomic.Int64 // the longest report so far, nanoseconds
 	blockedNow    atomic.Bool  // no report has ended for long: see checkBlocked
@@ -98,7 +99,9 @@ func (b *batcher) run(stop <-chan struct{}) {
 		for m := b.box.pop(); m != nil; m = b.box.pop() {
 			b.take(m)
 		}
-		b.closeDue(time.Now())
+		now := time.Now()
+		b.copyOut(now)
+		b.closeDue(now)
 		b.relieve()
 		b.dispatch()
 		b.publish()

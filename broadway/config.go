@@ -38,8 +38,10 @@ type Config struct {
 	// settled. Default: Concurrency x MaxDemand of the processor plus, for each
 	// batcher, Size x (Concurrency + 1); at least the prefetch of its producers.
 	MaxUnsettled int
-	// MaxUnsettledBytes bounds the same in bytes. A single larger message
-	// passes when nothing else is unsettled. Default 64 MiB.
+	// MaxUnsettledBytes bounds the same in bytes: what is kept in memory for them,
+	// which is payloads, keys and headers, and MessageOverhead for each. A single
+	// larger message passes when nothing else is unsettled; at least two messages
+	// of each producer always do. Default 64 MiB.
 	MaxUnsettledBytes int64
 
 	// DrainTimeout bounds the whole drain. Its last fifth, at least 2 s (and at

@@ -156,7 +156,9 @@ func (p *Pipeline) decide(ctx context.Context, m *Message, err error, at *batche
 	if p.retrying != nil {
 		p.retrying.Retrying(p.cfg.Name, at.stageName(), m, wait, err)
 	}
-	return retry{message: m.again(attempt, at), wait: wait}, true
+	next := p.apart(m.again(attempt, at), true)
+	m.drop()
+	return retry{message: next, wait: wait}, true
 }
 
 // stageName is the name of a stage for people: a batcher's, or the pool's.

@@ -14,6 +14,9 @@ type chunk struct {
 	ref       *AckRef
 	messages  []*Message
 	fetchedAt time.Time
+	slab      bool  // its messages share their memory: see BeginSlab
+	size      int   // how many messages it began with
+	kept      int64 // bytes that are charged until the last of them has left it
 
 	// ledger's lock
 	remaining  int
@@ -46,6 +49,7 @@ type ledger struct {
 }
 
 func newLedger(messages, bytes int64, sources []*source) *ledger {
+	bytes = max(bytes, 2*leastCharge*int64(len(sources))) // or some could never be asked
 	l := &ledger{
 		bound: messages, bytes: stage.NewCredit(bytes),
 		own: map[*source]*stage.Credit{}, sources: sources,
@@ -124,12 +128,30 @@ func (l *ledger) reserve(s *source, want, need int64) Demand {
 		return l.reserveOne(s, c, need)
 	}
 	want = min(want, l.fairShare(s, c))
-	if want <= 0 || l.bytes.Free() <= 0 {
+	if want <= 0 {
 		return Demand{}
 	}
-	size := float64(l.bytes.Bound()) * float64(want) / float64(l.bound)
+	room := l.bytes.Free() - leastCharge*l.unasked(s)
+	size := int64(float64(l.bytes.Bound()) * float64(want) / float64(l.bound))
+	size = min(max(size, leastCharge), room)
+	want = min(want, size/leastCharge)
+	if want <= 0 {
+		return Demand{}
+	}
 	s.asked = true
-	return Demand{Messages: int(c.Reserve(want)), Bytes: l.bytes.Reserve(max(1, int64(size)))}
+	c.Reserve(want)
+	return Demand{Messages: int(want), Bytes: l.bytes.Reserve(size) - want*MessageOverhead}
+}
+
+// unasked is how many other sources could be asked, and are not: room for a
+// message is left to each.
+func (l *ledger) unasked(s *source) (n int64) {
+	for _, other := range l.sources {
+		if other != s && !other.asked && !other.ended {
+			n++
+		}
+	}
+	return n
 }
 
 // fairShare keeps a floor free for each other source of the shared credit that
@@ -157,9 +179,9 @@ func (l *ledger) reserveOne(s *source, c *stage.Credit, need int64) Demand {
 	if c.Free() == 0 {
 		return Demand{}
 	}
-	if l.bytes.Free() >= need {
-		l.bytes.Reserve(need)
-	} else if !l.bytes.ReserveAlone(need) {
+	if charge := need + MessageOverhead; l.bytes.Free() >= charge {
+		l.bytes.Reserve(charge)
+	} else if !l.bytes.ReserveAlone(charge) {
 		l.alone = s
 		return Demand{}
 	}
@@ -195,13 +217,14 @@ func (l *ledger) arrived(s *source, d Demand, chunks []*chunk, bytes int64) {
 	for _, c := range chunks {
 		n += int64(len(c.messages))
 		c.remaining = len(c.messages)
-		l.link(c)
+		c.size = c.remaining
+		l.linkAfter(l.newest, c)
 	}
 	c := l.credit(s)
 	c.Take(n)
 	c.Cancel(int64(d.Messages) - n)
-	l.bytes.Take(bytes)
-	l.bytes.Cancel(d.Bytes - bytes)
+	l.bytes.Take(bytes + n*MessageOverhead)
+	l.bytes.Cancel(d.Bytes - bytes + (int64(d.Messages)-n)*MessageOverhead)
 	l.taken += n
 	l.highest = max(l.highest, l.taken)
 	l.highestB = max(l.highestB, l.bytes.Taken())
@@ -212,14 +235,20 @@ func (l *ledger) arrived(s *source, d Demand, chunks []*chunk, bytes int64) {
 	}
 }
 
-func (l *ledger) link(c *chunk) {
-	c.prev = l.newest
-	if l.newest != nil {
-		l.newest.next = c
+// linkAfter puts c behind before, which is nil when there is none.
+func (l *ledger) linkAfter(before, c *chunk) {
+	c.prev = before
+	if before != nil {
+		c.next = before.next
+		before.next = c
 	} else {
 		l.oldest = c
 	}
-	l.newest = c
+	if c.next != nil {
+		c.next.prev = c
+	} else {
+		l.newest = c
+	}
 }
 
 func (l *ledger) unlink(c *chunk) {
@@ -242,9 +271,11 @@ func (l *ledger) settled(s *source, messages []*Message) {
 	defer l.mu.Unlock()
 	var bytes int64
 	for _, m := range messages {
-		bytes += m.size
-		if m.chunk.remaining--; m.chunk.remaining == 0 {
-			l.unlink(m.chunk)
+		c := m.chunk
+		bytes += m.charge() - c.share(m)
+		if c.remaining--; c.remaining == 0 {
+			bytes += c.kept
+			l.unlink(c)
 		}
 	}
 	n := int64(len(messages))
@@ -332,6 +363,7 @@ func (l *ledger) unclaimed(ref *AckRef) []*Message {
 		}
 		for _, m := range c.messages {
 			if m.state.CompareAndSwap(stateOpen, stateReleased) {
+				m.read = true // PartitionBy may be about to
 				out = append(out, m)
 			}
 		}

@@ -79,6 +79,8 @@ type Message struct {
 	at       *batcher // the stage that tries again: a batcher, or nil for the pool
 	retry    bool     // an attempt after the first of its stage
 	giveBack bool     // a retry that is released instead
+	begins   bool     // a slab: see BeginSlab
+	read     bool     // somebody may still read it who has nothing to say any more: see drop
 
 	state  atomic.Uint32
 	action Action
@@ -104,8 +106,9 @@ func NewMessage(ref *AckRef, seq int64, payload []byte) *Message {
 	return m
 }
 
-// SetSize tells how many bytes the message weighs against MaxUnsettledBytes,
-// for sources whose key and headers count too. The default is len(Payload).
+// SetSize tells how many bytes the message weighs against MaxUnsettledBytes
+// besides MessageOverhead, for sources whose key and headers count too. The
+// default is len(Payload).
 func (m *Message) SetSize(bytes int64) { m.size = bytes }
 
 // Size is the weight of the message in bytes; see [Message.SetSize].

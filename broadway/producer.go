@@ -333,10 +333,11 @@ func (s *source) accept(messages []*Message) []*chunk {
 	now := time.Now()
 	for start := 0; start < len(messages); {
 		end := start + 1
-		for end < len(messages) && messages[end].ref == messages[start].ref {
+		for end < len(messages) && messages[end].ref == messages[start].ref && !messages[end].begins {
 			end++
 		}
 		c := &chunk{source: s, ref: messages[start].ref, messages: messages[start:end:end], fetchedAt: now}
+		c.cover(c.messages)
 		for _, m := range c.messages {
 			m.chunk = c
 			m.earlier = max(m.Attempt-1, 0)

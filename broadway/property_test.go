@@ -89,7 +89,7 @@ func (w *world) drawStages(t *rapid.T) {
 		w.cfg.Batchers = append(w.cfg.Batchers, b)
 	}
 	w.cfg.MaxUnsettled = max(rapid.IntRange(1, 200).Draw(t, "bound"), 2*largest, len(w.queues))
-	w.cfg.MaxUnsettledBytes = rapid.Int64Range(1, 1000).Draw(t, "bound in bytes")
+	w.cfg.MaxUnsettledBytes = rapid.Int64Range(1, 40_000).Draw(t, "bound in bytes")
 	w.cfg.Failure = broadway.FailurePolicy{MaxAttempts: 2, Backoff: broadway.Backoff{Initial: time.Millisecond}}
 }
 
@@ -216,7 +216,7 @@ func (w *world) check(t *rapid.T, p *broadway.Pipeline) {
 		}
 	}
 	st := p.Stats()
-	if st.HighestUnsettled > w.cfg.MaxUnsettled || st.HighestUnsettledBytes > max(w.cfg.MaxUnsettledBytes, 4) {
+	if st.HighestUnsettled > w.cfg.MaxUnsettled || st.HighestUnsettledBytes > max(w.cfg.MaxUnsettledBytes, 2*(broadway.MessageOverhead+1)*int64(len(w.queues))) {
 		t.Errorf("bounds: %+v", st)
 	}
 	if st.Unsettled != 0 || st.UnsettledBytes != 0 || st.SettledTwice != 0 {

@@ -256,7 +256,7 @@ func (st *Stats) waitingFor() string {
 	switch {
 	case st.State == StatePaused:
 		return "resume"
-	case st.Unsettled >= st.MaxUnsettled || st.UnsettledBytes >= st.MaxUnsettledBytes:
+	case st.Unsettled >= st.MaxUnsettled || st.UnsettledBytes > st.MaxUnsettledBytes-leastCharge:
 		return fmt.Sprintf("%d unsettled messages to settle", st.Unsettled)
 	case st.State == StateRunning && st.Unsettled == 0:
 		return "messages"

@@ -11,11 +11,16 @@ func (l *pool) watch(stop <-chan struct{}) {
 	}
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
+	looked := time.Now()
 	for {
 		select {
 		case now := <-ticker.C:
 			l.clock.Store(now.UnixNano())
 			l.p.lookAtBatchers(now)
+			if now.Sub(looked) >= copyAge/2 {
+				looked = now
+				l.p.copyOut(now)
+			}
 			if l.cfg.Timeout > 0 {
 				for _, w := range l.workers {
 					// The clock that a handling began by may be a tick behind.

@@ -43,6 +43,16 @@ func (m *Metadata) Header(name string) (value []byte, ok bool) {
 	return value, ok
 }
 
+// Detach is a copy that shares no memory with other messages: see
+// [broadway.Detacher].
+func (m *Metadata) Detach([]byte) any {
+	own := *m
+	array := make([]byte, 0, len(m.Key)+len(m.headers))
+	own.Key, array = moved(m.Key, array)
+	own.headers, _ = moved(m.headers, array)
+	return &own
+}
+
 // MessageID is "topic/partition/offset": see [broadway.Identifier].
 func (m *Metadata) MessageID() string {
 	return fmt.Sprintf("%s/%d/%d", m.Topic, m.Partition, m.Offset)

@@ -210,8 +210,8 @@ func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *hau
 		}
 	}()
 	n := int(min(int64(most), s.waiting()))
-	messages := make([]broadway.Message, n)
-	metas := make([]Metadata, n)
+	var slab slab
+	defer slab.close()
 	for i := 0; i < n; {
 		rec, err := s.peek(d)
 		if rec == nil {
@@ -226,8 +226,9 @@ func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *hau
 			h.tooLarge = rec.size()
 			break
 		}
-		own.shape(rec, &messages[i], &metas[i])
-		h.add(&messages[i], rec.offset, s.batch.epoch)
+		m, meta := slab.next(n-i, rec.size())
+		own.shape(rec, m, meta)
+		h.add(m, rec.offset, s.batch.epoch)
 		s.took()
 		i++
 	}

@@ -19,7 +19,8 @@ func (p *Producer) generate(d broadway.Demand) error {
 	if p.next == nil {
 		return nil
 	}
-	made, err := p.make(p.missing(d), d.Bytes)
+	missing, bytes := p.missing(d)
+	made, err := p.make(missing, bytes)
 	q := p.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -35,12 +36,19 @@ func (p *Producer) generate(d broadway.Demand) error {
 	return err
 }
 
-// missing is how many messages each partition should generate.
-func (p *Producer) missing(d broadway.Demand) []int {
+// missing is how many messages each partition should generate, and of how many
+// bytes, beyond what waits: the last one may exceed them.
+func (p *Producer) missing(d broadway.Demand) (missing []int, bytes int64) {
 	q := p.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	missing := make([]int, len(p.leases))
+	missing, bytes = make([]int, len(p.leases)), d.Bytes
+	for i := range q.partitions {
+		_, weight, need := fit(&q.partitions[i], q.partitions[i].ready(), bytes)
+		if bytes -= weight; need > 0 {
+			bytes = 0
+		}
+	}
 	left := min(d.Messages, q.cfg.Capacity-q.waiting)
 	open := 0
 	for i := range p.leases {
@@ -59,7 +67,7 @@ func (p *Producer) missing(d broadway.Demand) []int {
 		left -= missing[i]
 		open--
 	}
-	return missing
+	return missing, bytes
 }
 
 // make calls Next: no lock is held.

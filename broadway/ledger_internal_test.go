@@ -1,0 +1,204 @@
+package broadway
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// keptModel says what is in memory on behalf of the engine, by another way than
+// the ledger's: a slab with everything that came in it while one of its messages
+// lives there, and otherwise each live message and the array of Messages.
+type keptModel struct {
+	slab  bool
+	all   map[*Message]int64 // sizes, of what came
+	alive map[*Message]bool
+}
+
+func (k *keptModel) bytes() (n int64) {
+	if len(k.alive) == 0 {
+		return 0
+	}
+	for m, size := range k.all {
+		n += MessageOverhead
+		if k.slab || k.alive[m] {
+			n += size
+		}
+	}
+	return n
+}
+
+// ledgerWorld is a ledger with one source, and what it should hold.
+type ledgerWorld struct {
+	ledger *ledger
+	source *source
+	kept   map[*chunk]*keptModel
+	live   []*Message
+	asked  Demand
+	need   int64 // of the message that is too large for what was asked
+	alone  int64 // the charge of the largest message that passed alone
+}
+
+func newLedgerWorld(t *rapid.T) *ledgerWorld {
+	s := &source{p: &Pipeline{}, filled: true, wake: make(chan struct{}, 1)}
+	bound := rapid.Int64Range(1, 20_000).Draw(t, "bound")
+	l := newLedger(rapid.Int64Range(1, 50).Draw(t, "messages"), bound, []*source{s})
+	l.started(l.sources)
+	return &ledgerWorld{ledger: l, source: s, kept: map[*chunk]*keptModel{}}
+}
+
+func (w *ledgerWorld) ask(t *rapid.T) {
+	if w.asked.Messages > 0 {
+		return
+	}
+	w.asked, _ = w.ledger.tryAsk(w.source, int64(rapid.IntRange(1, 20).Draw(t, "want")), w.need)
+	if w.asked.Messages == 0 && len(w.live) == 0 {
+		t.Fatal("nothing is unsettled, and nothing may come")
+	}
+	w.alone = max(w.alone, w.need+MessageOverhead)
+}
+
+// arrive answers the ask, with slabs and without, or with a message too large.
+func (w *ledgerWorld) arrive(t *rapid.T) {
+	if w.asked.Messages == 0 {
+		return
+	}
+	var messages []*Message
+	left, ref := w.asked.Bytes, NewAckRef(nil, nil, 0)
+	shared := rapid.Bool().Draw(t, "shared")
+	for range rapid.IntRange(0, w.asked.Messages).Draw(t, "n") {
+		size := rapid.Int64Range(0, 3000).Draw(t, "size")
+		if size > left {
+			if w.need = 0; len(messages) == 0 {
+				w.need = size
+			}
+			break
+		}
+		w.need = 0
+		left -= size
+		m := NewMessage(ref, int64(len(messages)), nil)
+		m.SetSize(size)
+		m.state.Store(stateClaimed)
+		if shared && (len(messages) == 0 || rapid.Bool().Draw(t, "begins")) {
+			m.BeginSlab()
+		}
+		messages = append(messages, m)
+	}
+	chunks := w.source.accept(messages)
+	for _, c := range chunks {
+		k := &keptModel{slab: shared, all: map[*Message]int64{}, alive: map[*Message]bool{}}
+		for _, m := range c.messages {
+			k.all[m], k.alive[m] = m.size, true
+		}
+		w.kept[c] = k
+	}
+	w.ledger.arrived(w.source, w.asked, chunks, w.asked.Bytes-left)
+	w.asked = Demand{}
+	w.live = append(w.live, messages...)
+}
+
+func (w *ledgerWorld) settle(t *rapid.T) {
+	if len(w.live) == 0 {
+		return
+	}
+	i := rapid.IntRange(0, len(w.live)-1).Draw(t, "which")
+	m := w.live[i]
+	w.live = append(w.live[:i], w.live[i+1:]...)
+	delete(w.kept[m.chunk].alive, m)
+	w.ledger.settled(w.source, []*Message{m})
+}
+
+// leave copies one out, as the stages do that keep messages.
+func (w *ledgerWorld) leave(t *rapid.T) {
+	if len(w.live) == 0 {
+		return
+	}
+	m := w.live[rapid.IntRange(0, len(w.live)-1).Draw(t, "which")]
+	old := w.kept[m.chunk]
+	free := w.ledger.bytes.Free()
+	if _, left := w.ledger.leave(m); !left {
+		if last := len(old.alive) == 1; last && len(old.all) > 1 && free >= 0 {
+			t.Fatal("the last of many was not let go")
+		}
+		return
+	}
+	delete(old.alive, m)
+	if old.slab {
+		w.kept[m.chunk] = &keptModel{slab: true, all: map[*Message]int64{m: m.size}, alive: map[*Message]bool{m: true}}
+		return
+	}
+	// What it holds besides the Message was its own before.
+	w.kept[m.chunk] = &keptModel{all: map[*Message]int64{m: m.size}, alive: map[*Message]bool{m: true}}
+}
+
+func (w *ledgerWorld) check(t *rapid.T) {
+	var want int64
+	for _, k := range w.kept {
+		want += k.bytes()
+	}
+	c := w.ledger.bytes
+	if c.Taken() != want {
+		t.Fatalf("%d bytes are charged, and %d are in memory", c.Taken(), want)
+	}
+	if c.Taken()+c.Reserved() > max(c.Bound(), w.alone) {
+		t.Fatalf("%d charged, %d asked for, of %d", c.Taken(), c.Reserved(), c.Bound())
+	}
+	if len(w.live) == 0 && (c.Taken() != 0 || w.ledger.oldest != nil || w.ledger.newest != nil) {
+		t.Fatalf("nothing is unsettled, and %d bytes are charged", c.Taken())
+	}
+	n := 0
+	for k := w.ledger.oldest; k != nil; k = k.next {
+		if n += k.remaining; k.next != nil && (k.next.prev != k || k.next.fetchedAt.Before(k.fetchedAt)) {
+			t.Fatal("the list of chunks is not in order")
+		}
+	}
+	if n != len(w.live) {
+		t.Fatalf("the chunks count %d messages, and %d are unsettled", n, len(w.live))
+	}
+}
+
+// TestTheLedgerChargesWhatIsInMemory: whatever comes, settles and is copied out,
+// in any order, the bytes that are charged are those that are kept.
+func TestTheLedgerChargesWhatIsInMemory(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newLedgerWorld(t)
+		t.Repeat(map[string]func(*rapid.T){
+			"ask": w.ask, "arrive": w.arrive, "settle": w.settle, "leave": w.leave, "": w.check,
+		})
+	})
+}
+
+// TestAMessageIsCopiedOutOfItsSlab: a message that is kept shares nothing with its
+// slab any more, nil stays nil, and the slab is not charged.
+func TestAMessageIsCopiedOutOfItsSlab(t *testing.T) {
+	s := &source{p: &Pipeline{}, filled: true, wake: make(chan struct{}, 1)}
+	l := newLedger(10, 1<<20, []*source{s})
+	s.p.ledger = l
+	l.started(l.sources)
+	d, _ := l.tryAsk(s, 3, 0)
+	array := []byte("abcdef")
+	ref := NewAckRef(nil, nil, 0)
+	messages := []*Message{NewMessage(ref, 0, array[:3:3]), NewMessage(ref, 1, array[3:]), NewMessage(ref, 2, nil)}
+	messages[0].BeginSlab()
+	for _, m := range messages {
+		m.state.Store(stateClaimed)
+	}
+	l.arrived(s, d, s.accept(messages), 6)
+	one, none := s.p.apart(messages[0], false), s.p.apart(messages[2], true)
+	l.settled(s, messages[1:2])
+	array[0] = 'X'
+	if string(one.Payload) != "abc" || one == messages[0] || messages[0].Payload != nil {
+		t.Errorf("the copy holds %q, and the old message %q", one.Payload, messages[0].Payload)
+	}
+	if none != messages[2] || none.Payload != nil {
+		t.Errorf("a copy of nil is %v", none.Payload)
+	}
+	if got, want := l.bytes.Taken(), int64(3+2*MessageOverhead); got != want {
+		t.Errorf("%d bytes are charged, want %d", got, want)
+	}
+	l.settled(s, []*Message{one, none})
+	if l.bytes.Taken() != 0 || l.age(time.Now()) != 0 {
+		t.Errorf("%d bytes are charged in the end", l.bytes.Taken())
+	}
+}
