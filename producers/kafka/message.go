@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"bytes"
 	"fmt"
 	"hash/maphash"
 	"time"
@@ -47,9 +48,7 @@ func (m *Metadata) Header(name string) (value []byte, ok bool) {
 // [broadway.Detacher].
 func (m *Metadata) Detach([]byte) any {
 	own := *m
-	array := make([]byte, 0, len(m.Key)+len(m.headers))
-	own.Key, array = moved(m.Key, array)
-	own.headers, _ = moved(m.headers, array)
+	own.Key, own.headers = bytes.Clone(m.Key), bytes.Clone(m.headers)
 	return &own
 }
 

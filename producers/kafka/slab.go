@@ -1,6 +1,8 @@
 package kafka
 
 import (
+	"bytes"
+
 	"github.com/gobroadway/gobroadway/broadway"
 )
 
@@ -40,27 +42,26 @@ func (b *slab) next(more int, size int64) (*broadway.Message, *Metadata) {
 
 // close copies what the records of the slab alias.
 func (b *slab) close() {
-	total := 0
+	var parts [3 * slabMessages][]byte
 	for i := range b.used {
 		meta := &b.metas[i]
-		total += len(b.messages[i].Payload) + len(meta.Key) + len(meta.headers)
+		parts[3*i], parts[3*i+1], parts[3*i+2] = b.messages[i].Payload, meta.Key, meta.headers
 	}
-	array := make([]byte, 0, total)
+	array := bytes.Join(parts[:3*b.used], nil) // which does not clear it first
 	for i := range b.used {
 		m, meta := &b.messages[i], &b.metas[i]
-		m.Payload, array = moved(m.Payload, array)
-		meta.Key, array = moved(meta.Key, array)
-		meta.headers, array = moved(meta.headers, array)
+		m.Payload, array = cut(array, m.Payload)
+		meta.Key, array = cut(array, meta.Key)
+		meta.headers, array = cut(array, meta.headers)
 	}
 	*b = slab{}
 }
 
-// moved appends src to array, and returns the copy there. Nil stays nil.
-func moved(src, array []byte) (dst, rest []byte) {
+// cut takes the copy of src off the front of array. Nil stays nil.
+func cut(array, src []byte) (dst, rest []byte) {
 	if src == nil {
 		return nil, array
 	}
-	n := len(array)
-	array = append(array, src...)
-	return array[n:len(array):len(array)], array
+	n := len(src)
+	return array[:n:n], array[n:]
 }

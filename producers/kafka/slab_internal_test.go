@@ -1,0 +1,101 @@
+package kafka
+
+import (
+	"bytes"
+	"runtime"
+	"runtime/metrics"
+	"strings"
+	"testing"
+
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// TestMessagesShareNothingWithTheAnswer: what is handed out stays as it was when
+// the answer's memory is overwritten, and nil stays nil.
+func TestMessagesShareNothingWithTheAnswer(t *testing.T) {
+	var alone haul
+	reading(plainBatch(0, "").bytes(), 0).fill(newTestDecoder(ReadUncommitted), testOwnership(), 1, 1<<30, &alone)
+	if alone.messages[0].Payload == nil {
+		t.Error("an empty payload became nil")
+	}
+	raw := plainBatch(0, "first", strings.Repeat("x", 3*slabBytes), "", "last").bytes()
+	var h haul
+	reading(raw, 0).fill(newTestDecoder(ReadUncommitted), testOwnership(), 10, 1<<30, &h)
+	clear(raw)
+	if len(h.messages) != 4 || h.err != nil {
+		t.Fatalf("%d messages, %v", len(h.messages), h.err)
+	}
+	for i, want := range []string{"first", strings.Repeat("x", 3*slabBytes), "", "last"} {
+		if got := h.messages[i].Payload; string(got) != want || got == nil {
+			t.Errorf("message %d has %d bytes, want %d", i, len(got), len(want))
+		}
+	}
+	meta := &Metadata{Topic: "t", Key: []byte("key"), headers: []byte("\x02\x02h\x01")}
+	own, _ := meta.Detach(nil).(*Metadata)
+	meta.Key[0], meta.headers[2] = 'X', 'X'
+	if string(own.Key) != "key" || len(own.Headers()) != 1 || own.Headers()[0].Key != "h" || own.Headers()[0].Value != nil || own.Topic != "t" {
+		t.Errorf("the copy is %+v", own)
+	}
+	if none, _ := (&Metadata{}).Detach(nil).(*Metadata); none.Key != nil || none.headers != nil {
+		t.Errorf("a copy of nothing is %+v", none)
+	}
+}
+
+// TestOneMessageDoesNotKeepAnAnswer: of each of 200 answers of 1 MB one message is
+// kept. Compressed or not, that keeps no answer, and no decompressed batch.
+func TestOneMessageDoesNotKeepAnAnswer(t *testing.T) {
+	values := make([]string, 1000)
+	for i := range values {
+		values[i] = strings.Repeat("v", 1000)
+	}
+	packed := plainBatch(0, values...)
+	packed.attributes, packed.body = compressedWith(t, "zstd", packed.body)
+	for name, raw := range map[string][]byte{"plain": plainBatch(0, values...).bytes(), "zstd": packed.bytes()} {
+		t.Run(name, func(t *testing.T) {
+			const answers = 200
+			d, kept := newTestDecoder(ReadUncommitted), []*broadway.Message(nil)
+			before := liveBytes()
+			for range answers {
+				var h haul
+				reading(bytes.Clone(raw), 0).fill(d, testOwnership(), 1000, 1<<30, &h)
+				if len(h.messages) != 1000 {
+					t.Fatalf("%d messages, %v", len(h.messages), h.err)
+				}
+				kept = append(kept, h.messages[500])
+			}
+			grown := liveBytes() - before
+			if most := int64(answers * (slabBytes + slabMessages*broadway.MessageOverhead)); grown > most {
+				t.Errorf("%d messages of 1,000 bytes keep %d bytes, more than their slabs: %d", len(kept), grown, most)
+			}
+			runtime.KeepAlive(kept)
+		})
+	}
+}
+
+// TestSlabsAreCharged: the sizes of a slab's messages and their overhead are what
+// the slab keeps, however small they are; but for what the allocator rounds up.
+func TestSlabsAreCharged(t *testing.T) {
+	for _, size := range []int{0, 1, 100, 1000, 30_000} {
+		values := make([]string, 2000)
+		for i := range values {
+			values[i] = strings.Repeat("v", size)
+		}
+		raw := plainBatch(0, values...).bytes()
+		var h haul
+		before := liveBytes()
+		reading(raw, 0).fill(newTestDecoder(ReadUncommitted), testOwnership(), 2000, 1<<30, &h)
+		grown := liveBytes() - before
+		if charged := h.bytes + int64(len(h.messages))*broadway.MessageOverhead; len(h.messages) != 2000 || grown > charged+charged/8 {
+			t.Errorf("%d messages of %d bytes take %d, and are charged with %d", len(h.messages), size, grown, charged)
+		}
+		runtime.KeepAlive(h.messages)
+		runtime.KeepAlive(raw)
+	}
+}
+
+func liveBytes() int64 {
+	runtime.GC()
+	sample := []metrics.Sample{{Name: "/memory/classes/heap/objects:bytes"}}
+	metrics.Read(sample)
+	return int64(sample[0].Value.Uint64())
+}
