@@ -113,7 +113,7 @@ func (s *publishing) publish(ctx context.Context, entry ledger.Produced, body []
 	})
 }
 
-// follow writes fates until the channel is closed; then what is left is unknown.
+// follow writes fates until the channel is closed.
 func (s *publishing) follow(confirms <-chan amqp.Confirmation, returns <-chan amqp.Return) {
 	for confirms != nil {
 		select {
@@ -142,12 +142,6 @@ func (s *publishing) follow(confirms <-chan amqp.Confirmation, returns <-chan am
 			s.confirmed(confirm)
 		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for number, entry := range s.open {
-		delete(s.open, number)
-		s.fate(entry, ledger.Unknown)
-	}
 }
 
 func (s *publishing) confirmed(confirm amqp.Confirmation) {
@@ -172,7 +166,7 @@ func (s *publishing) fate(entry ledger.Produced, state ledger.State) {
 	<-s.room
 }
 
-// close waits for the confirms that are due, and ends the session. Only a ledger that could not be written is an error.
+// close waits for the confirms that are due, and ends the session: what is left is unknown. Only a ledger that could not be written is an error.
 func (s *publishing) close() error {
 	limit := time.After(10 * time.Second)
 	for waiting := true; waiting; {
@@ -189,5 +183,8 @@ func (s *publishing) close() error {
 	}
 	_ = s.conn.Close() // it may be what broke
 	s.fates.Wait()
+	for _, entry := range s.open { // nobody else looks at it any more
+		s.fate(entry, ledger.Unknown)
+	}
 	return s.failures.get()
 }

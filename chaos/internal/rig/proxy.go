@@ -41,6 +41,7 @@ type Proxy struct {
 	mu     sync.Mutex
 	open   Opener
 	last   int
+	dials  int
 	links  map[*link]bool
 	denied func(client string) bool
 	refuse bool // all new connections
@@ -231,6 +232,7 @@ func (p *Proxy) allow(l *link, data []byte) bool {
 func (p *Proxy) keep(l *link) (Tap, func(), bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.dials++
 	if p.refuse {
 		return nil, nil, false
 	}
@@ -304,6 +306,13 @@ func (p *Proxy) Open() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(p.links)
+}
+
+// Dials counts the connections that were ever tried.
+func (p *Proxy) Dials() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dials
 }
 
 // A Toxic spoils one direction of all connections, those that are open included.

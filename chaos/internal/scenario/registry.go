@@ -4,7 +4,7 @@ import "slices"
 
 // All are the scenarios, in the order in which they run.
 func All() []Scenario {
-	return slices.Concat(processDeath())
+	return slices.Concat(processDeath(), groups(), queues(), network())
 }
 
 // processDeath is reliability.md section 2.A.
@@ -17,6 +17,49 @@ func processDeath() []Scenario {
 		{
 			ID: "A2", Severity: "S1", CI: true, Title: "SIGKILL of RabbitMQ consumers", Run: killRabbitMQ,
 			Limit: "2 processes, prefetch 200, 10 kills with >= 100 unsettled: lost 0, no ack before the sink, duplicates <= kills x prefetch, all marked redelivered",
+		},
+	}
+}
+
+// groups is section 2.B.
+func groups() []Scenario {
+	return []Scenario{
+		{
+			ID: "B1", Severity: "S1", CI: true, Title: "Rebalance storm", Run: rebalanceStorm,
+			Limit: "80 partitions, 12 members, 120 s: lost 0, commits never ahead, inversions 0, duplicates <= 2 %, every member back",
+		},
+		{
+			ID: "B11a", Severity: "S2", CI: true, Title: "SIGKILL of the Kafka broker", Run: killKafkaBroker,
+			Limit: "5 kills, 10 s down each: lost 0, commits never ahead, inversions 0, duplicates <= kills x windows",
+		},
+		{
+			ID: "B11b", Severity: "S2", Title: "Only commits fail", Run: commitsFail,
+			Limit: "60 s without an OffsetCommit: fetching stops within the window of each partition, everything is committed afterwards, duplicates 0",
+		},
+	}
+}
+
+// queues is section 2.C.
+func queues() []Scenario {
+	return []Scenario{
+		{
+			ID: "C7", Severity: "S1", Title: "SIGKILL of the RabbitMQ node, and a long outage", Run: killRabbitNode,
+			Limit: "100 publishers, 5 kills and 120 s down: nothing confirmed is lost, duplicates <= outages x prefetch of each consumer",
+		},
+	}
+}
+
+// network is section 2.D.
+func network() []Scenario {
+	return []Scenario{
+		{
+			ID: "D1", Severity: "S2", Title: "Black hole, half-open connections", Run: blackHole,
+			Limit: "60 s without a byte, both ways or one way, on either broker: connections are given up, lost 0, duplicates <= processes x window or prefetch",
+		},
+		{
+			ID: "D2", Severity: "S2", CI: true, Title: "Bad link", Run: badLink,
+			Limit: "120 s each of connections that live 500-1,500 ms, 300 ms + 64 kB/s, one byte at a time: lost 0, inversions 0, " +
+				"duplicates <= 1 % (Kafka), <= connections x prefetch (RabbitMQ)",
 		},
 	}
 }

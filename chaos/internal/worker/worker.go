@@ -76,6 +76,7 @@ type worker struct {
 	mu      sync.Mutex
 	members []*member // nil where one has left
 	stops   []context.CancelFunc
+	again   []bool // joins again once it has left
 	running sync.WaitGroup
 	failed  chan struct{} // closed by the first member that ends by itself
 	errs    []error
@@ -85,6 +86,7 @@ type worker struct {
 func newWorker(cfg Config, writer *ledger.Writer) *worker {
 	return &worker{
 		cfg: cfg, failed: make(chan struct{}), past: map[string]int64{}, members: make([]*member, cfg.Members), stops: make([]context.CancelFunc, cfg.Members),
+		again: make([]bool, cfg.Members),
 		sink: &sink{
 			cfg: cfg, writer: writer, fail: &failPoint{FailPoint: cfg.FailPoint}, faults: &faults{list: cfg.Faults, struck: map[string]int{}},
 		},
@@ -164,29 +166,36 @@ func (w *worker) abort() {
 	}
 }
 
-// join starts a member. The worker ends when none is left, but for those that were told to leave.
-func (w *worker) join(ctx context.Context, i int) error {
+// join starts a member, or makes one that is still leaving join again as soon as it has left.
+func (w *worker) join(parent context.Context, i int) error {
 	m, err := newMember(w.cfg, fmt.Sprintf("%s-%d", w.cfg.Name, i), w.sink)
 	if err != nil {
 		return err
 	}
-	ctx, stop := context.WithCancel(ctx)
+	ctx, stop := context.WithCancel(parent)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.members[i] != nil {
 		stop()
-		return fmt.Errorf("member %d has joined already", i)
+		w.again[i] = true
+		return nil
 	}
 	w.members[i], w.stops[i] = m, stop
 	w.running.Go(func() {
 		err := m.run(ctx)
 		stop()
-		w.left(i, m, err)
+		if !w.left(i, m, err) {
+			return
+		}
+		if err := w.join(parent, i); err != nil {
+			fmt.Fprintln(os.Stderr, "join again:", err)
+		}
 	})
 	return nil
 }
 
-func (w *worker) left(i int, m *member, err error) {
+// left takes a member out, and says whether it is to join again.
+func (w *worker) left(i int, m *member, err error) (again bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.members[i] = nil
@@ -197,6 +206,8 @@ func (w *worker) left(i int, m *member, err error) {
 		}
 		w.errs = append(w.errs, err)
 	}
+	again, w.again[i] = w.again[i], false
+	return again
 }
 
 // obey does what the standard input says, and ends the process when the parent is gone.
@@ -227,6 +238,9 @@ func (w *worker) command(ctx context.Context, c Command) error {
 	}
 	switch {
 	case c.Leave:
+		w.mu.Lock()
+		w.again[c.Member] = false
+		w.mu.Unlock()
 		stop()
 	case c.Abort:
 		m.pipeline.Abort()

@@ -1,0 +1,221 @@
+package scenario
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/gobroadway/gobroadway/chaos/internal/check"
+	"github.com/gobroadway/gobroadway/chaos/internal/ledger"
+	"github.com/gobroadway/gobroadway/chaos/internal/load"
+	"github.com/gobroadway/gobroadway/chaos/internal/rig"
+	"github.com/gobroadway/gobroadway/chaos/internal/wire"
+	"github.com/gobroadway/gobroadway/chaos/internal/worker"
+)
+
+// either is a run on one of the two rigs, for scenarios that try both.
+type either struct {
+	*bench
+	kind    string
+	config  worker.Config
+	bound   int // of what a process may repeat
+	produce func(context.Context, load.Spec) error
+	drained func(context.Context, time.Duration) error
+	finish  func(context.Context, check.Rules) (*Outcome, error)
+	close   func()
+}
+
+// newEither makes a run on "kafka" or "rabbitmq": with a window of 1,000 messages, or a prefetch of 200.
+func newEither(ctx context.Context, env *Env, kind string) (*either, error) {
+	if kind == "kafka" {
+		const window = 1000
+		b, err := newKafkaBench(ctx, env, 8)
+		if err != nil {
+			return nil, err
+		}
+		return &either{b.bench, kind, b.config(window), window, b.produce, b.awaitDrained, b.finish, b.close}, nil
+	}
+	const prefetch = 200
+	b, err := newRabbitBench(env, amqp.Table{"x-queue-type": "quorum"})
+	if err != nil {
+		return nil, err
+	}
+	return &either{b.bench, kind, b.config(prefetch), prefetch, b.produce, b.awaitDrained, b.finish, b.abandon}, nil
+}
+
+// onBoth tries something on either rig.
+func onBoth(ctx context.Context, env *Env, try func(context.Context, *Env, *either) (*Outcome, error)) (*Outcome, error) {
+	all := new(Outcome)
+	for _, kind := range []string{"kafka", "rabbitmq"} {
+		if err := all.try(ctx, env, kind, try); err != nil {
+			return all, fmt.Errorf("%s: %w", kind, err)
+		}
+	}
+	return all, nil
+}
+
+// try adds the outcome of one run on a rig.
+func (o *Outcome) try(ctx context.Context, env *Env, kind string, try func(context.Context, *Env, *either) (*Outcome, error)) error {
+	run, err := newEither(ctx, env, kind)
+	if err != nil {
+		return err
+	}
+	defer run.close()
+	outcome, err := try(ctx, env, run)
+	if err != nil {
+		return err
+	}
+	for i, missed := range outcome.Missed {
+		outcome.Missed[i] = kind + ": " + missed
+	}
+	for i, note := range outcome.Notes {
+		outcome.Notes[i] = kind + ": " + note
+	}
+	o.add(outcome)
+	return nil
+}
+
+// toxic adds toxics for a while, as a fault.
+func (b *bench) toxic(ctx context.Context, name string, length time.Duration, toxics ...rig.Toxic) error {
+	return b.journal.during(ledger.Fault{Kind: name}, func() error {
+		var removes []func() error
+		for _, toxic := range toxics {
+			remove, err := b.proxy.Add(toxic)
+			if err != nil {
+				return err
+			}
+			removes = append(removes, remove)
+		}
+		failure := sleep(ctx, length)
+		for _, remove := range slices.Backward(removes) {
+			if err := remove(); err != nil {
+				return err
+			}
+		}
+		return failure
+	})
+}
+
+// blackHole is D1: nothing goes through, and nothing is closed; both ways, and one way only.
+func blackHole(ctx context.Context, env *Env) (*Outcome, error) {
+	up, down := rig.Toxic{Type: rig.Stall, Up: true}, rig.Toxic{Type: rig.Stall}
+	all := new(Outcome)
+	for _, kind := range []string{"kafka", "rabbitmq"} {
+		for _, hole := range []struct {
+			name   string
+			toxics []rig.Toxic
+		}{{"both ways", []rig.Toxic{up, down}}, {"to the broker", []rig.Toxic{up}}, {"from the broker", []rig.Toxic{down}}} {
+			err := all.try(ctx, env, kind, func(ctx context.Context, env *Env, run *either) (*Outcome, error) {
+				return blackHoleOnce(ctx, env, run, "black hole "+hole.name, hole.toxics)
+			})
+			if err != nil {
+				return all, fmt.Errorf("%s, %s: %w", kind, hole.name, err)
+			}
+		}
+	}
+	return all, nil
+}
+
+func blackHoleOnce(ctx context.Context, env *Env, run *either, name string, toxics []rig.Toxic) (*Outcome, error) {
+	const processes = 2
+	n := env.N(40_000, 4_000)
+	if err := run.produce(ctx, load.Spec{Messages: n}); err != nil {
+		return nil, err
+	}
+	cfg := run.config
+	cfg.Delay = pace(n, 3, processes*cfg.Concurrency)
+	if _, err := run.startAll(ctx, processes, cfg); err != nil {
+		return nil, err
+	}
+	if err := run.afterShare(ctx, n, 0.3); err != nil {
+		return nil, err
+	}
+	noticed := make(chan time.Duration, 1)
+	began := time.Now()
+	run.watch(func(_ rig.Conn, event wire.Event) {
+		if event.Kind == wire.Closed {
+			select {
+			case noticed <- time.Since(began):
+			default:
+			}
+		}
+	})
+	if err := run.toxic(ctx, name, env.For(60*time.Second, 35*time.Second), toxics...); err != nil {
+		return nil, err
+	}
+	lifted, before := time.Now(), run.handled()
+	if err := poll(ctx, time.Minute, "a message after the fault", func() (bool, error) { return run.handled() > before, nil }); err != nil {
+		return nil, err
+	}
+	again := time.Since(lifted)
+	if err := run.drained(ctx, 3*time.Minute); err != nil {
+		return nil, err
+	}
+	outcome, err := run.finish(ctx, check.Rules{Duplicates: processes * run.bound})
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case after := <-noticed:
+		outcome.Note("%s: the first connection was given up after %.1f s; first message %.1f s after its end", name, after.Seconds(), again.Seconds())
+	default:
+		outcome.Must(false, "%s: no connection was given up", name)
+	}
+	return outcome, nil
+}
+
+// badLink is D2: short-lived connections, then a slow link, then one that carries a byte at a time.
+func badLink(ctx context.Context, env *Env) (*Outcome, error) { return onBoth(ctx, env, badLinkOnce) }
+
+func badLinkOnce(ctx context.Context, env *Env, run *either) (*Outcome, error) {
+	const processes = 2
+	n := env.N(100_000, 6_000)
+	length := env.For(120*time.Second, 10*time.Second)
+	if err := run.produce(ctx, load.Spec{Messages: n}); err != nil {
+		return nil, err
+	}
+	cfg := run.config
+	cfg.Delay = 3 * length * processes * time.Duration(cfg.Concurrency) / time.Duration(n)
+	if _, err := run.startAll(ctx, processes, cfg); err != nil {
+		return nil, err
+	}
+	slow := map[string]any{"rate": 64}
+	late := map[string]any{"latency": 300}
+	phases := []struct {
+		name   string
+		toxics []rig.Toxic
+	}{
+		{"connections of 500 to 1,500 ms", []rig.Toxic{{Type: rig.Life, Attributes: map[string]any{"min": 500, "max": 1500}}}},
+		{"300 ms and 64 kB/s", []rig.Toxic{
+			{Type: "latency", Attributes: late}, {Type: "bandwidth", Attributes: slow}, {Type: "latency", Up: true, Attributes: late},
+		}},
+		{"a byte at a time", []rig.Toxic{{Type: rig.Crumble}, {Type: rig.Crumble, Up: true}}},
+	}
+	var notes []string
+	dials := run.proxy.Dials()
+	for _, phase := range phases {
+		before := run.handled()
+		if err := run.toxic(ctx, phase.name, length, phase.toxics...); err != nil {
+			return nil, err
+		}
+		notes = append(notes, fmt.Sprintf("%s: %d messages in %.0f s", phase.name, run.handled()-before, length.Seconds()))
+	}
+	dials = run.proxy.Dials() - dials
+	if err := run.drained(ctx, 3*time.Minute); err != nil {
+		return nil, err
+	}
+	limit := n / 100
+	if run.kind == "rabbitmq" {
+		limit = dials * run.bound
+	}
+	outcome, err := run.finish(ctx, check.Rules{Duplicates: limit})
+	if err != nil {
+		return nil, err
+	}
+	outcome.Notes = append(outcome.Notes, notes...)
+	outcome.Note("%d messages, %d connections", n, dials)
+	return outcome, nil
+}
