@@ -3,6 +3,7 @@ package broadwaytest
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/gobroadway/gobroadway/broadway"
@@ -84,20 +85,24 @@ func attemptsSurviveCrashes(k *check) {
 // live runs one pipeline, and says whether it outlived the poison.
 func (d *deaths) live() bool {
 	d.Helper()
-	seen := make(chan sighting, 1000)
+	seen, fate := make(chan sighting, 1000), newFate()
 	p, err := broadway.New(broadway.Config{
 		Name:      "conformance-crashes",
 		Producers: []broadway.Producer{d.Open(d.TB)},
 		Processor: broadway.ProcessorConfig{Concurrency: 2, Unordered: true, Handler: func(ctx context.Context, m *broadway.Message) error {
 			text := string(m.Payload)
 			seen <- sighting{text: text, attempt: m.Attempt}
-			if text == d.poison {
+			switch text {
+			case d.poison:
+				fate.decide(false)
 				<-ctx.Done()
+			case d.texts[2]: // dies beside the poison, unless that is given up
+				fate.share(ctx)
 			}
 			return nil
 		}},
 		Failure: broadway.FailurePolicy{
-			MaxAttempts: crashAttempts, Action: broadway.ActionDeadLetter, DeadLetter: deadLetters(seen),
+			MaxAttempts: crashAttempts, Action: broadway.ActionDeadLetter, DeadLetter: deadLetters{seen, d.poison, fate},
 		},
 		Logger:       slog.New(slog.DiscardHandler),
 		DrainTimeout: d.Timeout,
@@ -127,12 +132,47 @@ func (d *deaths) live() bool {
 	return outlived
 }
 
+// fate is what becomes of the poison in one life: a handler gets it, or it is given
+// up.
+type fate struct {
+	once    sync.Once
+	decided chan struct{}
+	givenUp bool // to be read once decided is closed
+}
+
+func newFate() *fate { return &fate{decided: make(chan struct{})} }
+
+func (f *fate) decide(givenUp bool) {
+	f.once.Do(func() {
+		f.givenUp = givenUp
+		close(f.decided)
+	})
+}
+
+// share returns once the poison is given up; if a handler has it, with the process.
+func (f *fate) share(ctx context.Context) {
+	select {
+	case <-f.decided:
+		if !f.givenUp {
+			<-ctx.Done()
+		}
+	case <-ctx.Done():
+	}
+}
+
 // deadLetters confirms everything, and tells of it.
-type deadLetters chan<- sighting
+type deadLetters struct {
+	seen   chan<- sighting
+	poison string
+	fate   *fate
+}
 
 func (l deadLetters) DeadLetter(_ context.Context, messages []*broadway.Message) error {
 	for _, m := range messages {
-		l <- sighting{text: string(m.Payload), attempt: m.Attempt, dead: true}
+		l.seen <- sighting{text: string(m.Payload), attempt: m.Attempt, dead: true}
+		if string(m.Payload) == l.poison {
+			l.fate.decide(true)
+		}
 	}
 	return nil
 }
