@@ -42,7 +42,8 @@ type Metrics struct {
 
 // Rules say what a scenario allows. For lost, phantom and commit-ahead there is no rule: they must be 0.
 type Rules struct {
-	// Source is the topic or queue under test, and Group who reads it. Other traffic on the wire is not looked at. Empty: any.
+	// Source is the topic or queue under test (several with commas), and Group who reads it. Other traffic on the wire is not
+	// looked at. Empty: any.
 	Source, Group string
 	// TopicIDs gives names to topic ids, in hex, where commits have only these.
 	TopicIDs map[string]string
@@ -59,8 +60,11 @@ type Rules struct {
 	Residual bool
 	// Undecodable allows connections whose bytes could not be read, because the scenario corrupts them.
 	Undecodable bool
-	// Recreated are the times at which the topic was deleted and made again: commits begin anew there.
-	Recreated []int64
+	// Recreated are the times at which the topic was deleted and made again: offsets and commits begin anew there. Rewound are
+	// those at which committed offsets were removed or set back: commits begin anew.
+	Recreated, Rewound []int64
+	// Committed says that only committed messages may be seen.
+	Committed bool
 	// RejectDrops says that rejecting without requeue hands a message to a dead-letter exchange of the broker, which settles it.
 	RejectDrops bool
 }

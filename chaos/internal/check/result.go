@@ -9,36 +9,38 @@ import (
 // Counter names one thing that a Result counts.
 type Counter string
 
-// What is counted. Those above the line must be 0, whatever the rules.
+// What is counted. The first group must be 0, see [Musts].
 const (
 	Lost           Counter = "lost"              // acked to the producer, and nowhere
 	Phantom        Counter = "phantom"           // seen, and never sent
 	Corrupt        Counter = "corrupt"           // seen with another content
+	AbortedSeen    Counter = "aborted_seen"      // messages of aborted transactions, where only committed ones may be seen
 	CommitAhead    Counter = "commit_ahead"      // commits beyond a message that was not settled yet
+	SamplesAhead   Counter = "samples_ahead"     // samples of committed offsets beyond such a message
 	CommitRegress  Counter = "commit_regress"    // accepted commits below an earlier one
 	AckAhead       Counter = "ack_ahead"         // acks of messages that were not settled yet
 	StaleAck       Counter = "stale_ack"         // acks of tags that their channel did not have open
 	SettledUnsaved Counter = "dlq_after_settle"  // settled before the dead letter was confirmed
 	DupUnexplained Counter = "dup_unexplained"   // repeats without a fault near them
 	Inversions     Counter = "inversions"        // first observations behind a later one of their key
-	Undecoded      Counter = "undecoded"         // connections whose bytes could not be read; only without faults that corrupt
+	Undecoded      Counter = "undecoded"         // connections whose bytes could not be read, unless the rules allow it
 	SkipUntold     Counter = "skipped_untold"    // offsets passed over that the framework did not tell of
 	EndState       Counter = "end_state"         // what was left behind; metrics that do not add up
 	OverDuplicates Counter = "dup_over"          // repeats after faults, above the rule
 	OverDoubles    Counter = "double_over"       // double-settled ids, above the rule
 	OverStale      Counter = "stale_writes_over" // stale writes, above the rule
 
-	Duplicates  Counter = "duplicated"    // all repeats
-	DupAfter    Counter = "dup_after"     // repeats after a fault
-	DupProducer Counter = "dup_producer"  // ids that the producer sent twice, and were seen so
-	Double      Counter = "double"        // in the sink and dead-lettered
-	Rewinds     Counter = "rewinds"       // repeats behind their key's newest
-	StaleWrites Counter = "stale_writes"  // observations by an overtaken generation
-	Recovered   Counter = "recovered"     // unknown to the producer, and seen
-	Removed     Counter = "removed"       // acked, and deleted, compacted or aborted before they were seen
-	Skipped     Counter = "skipped"       // offsets passed over with neither sink nor dead letter, markers apart
-	DeadUntimed Counter = "dead_untimed"  // dead letters whose confirmation was not on the wire
-	Regressed   Counter = "samples_ahead" // samples of committed offsets beyond a message that was not settled yet
+	Duplicates  Counter = "duplicated"   // all repeats
+	DupAfter    Counter = "dup_after"    // repeats after a fault
+	DupProducer Counter = "dup_producer" // ids that the producer sent twice, and were seen so
+	Double      Counter = "double"       // in the sink and dead-lettered
+	Rewinds     Counter = "rewinds"      // repeats behind their key's newest
+	StaleWrites Counter = "stale_writes" // observations by an overtaken generation
+	Recovered   Counter = "recovered"    // unknown to the producer, and seen
+	Removed     Counter = "removed"      // acked, and deleted, compacted or aborted before they were seen
+	Skipped     Counter = "skipped"      // offsets passed over with neither sink nor dead letter, markers apart
+	DeadUntimed Counter = "dead_untimed" // dead letters whose confirmation was not on the wire
+	DupUnmarked Counter = "dup_unmarked" // repeats from a queue that were not marked redelivered
 )
 
 // Offenders is how many of each counter's offenders a Result names.
@@ -65,7 +67,7 @@ type Result struct {
 // Musts are the counters that must be 0.
 func Musts() []Counter {
 	return []Counter{
-		Lost, Phantom, Corrupt, CommitAhead, Regressed, CommitRegress, AckAhead, StaleAck, SettledUnsaved, DupUnexplained,
+		Lost, Phantom, Corrupt, AbortedSeen, CommitAhead, SamplesAhead, CommitRegress, AckAhead, StaleAck, SettledUnsaved, DupUnexplained,
 		Inversions, Undecoded, SkipUntold, EndState, OverDuplicates, OverDoubles, OverStale,
 	}
 }

@@ -1,5 +1,7 @@
 package ledger
 
+import "slices"
+
 // Kinds name the ledgers of a run: the files of a kind are kind-*.jsonl.
 const (
 	KindProduced = "produced" // Produced
@@ -138,4 +140,9 @@ type Sample struct {
 	Start     int64  `json:"start"`
 	End       int64  `json:"end"`
 	At        int64  `json:"at"`
+}
+
+// Hits says whether a fault can concern a partition of a topic, or a queue.
+func (f Fault) Hits(source string, partition int32) bool {
+	return (f.Source == "" || f.Source == source) && (len(f.Partitions) == 0 || slices.Contains(f.Partitions, partition))
 }
