@@ -1,6 +1,6 @@
 # The first target lists the others.
 .DEFAULT_GOAL := help
-.PHONY: help test short lint fmt vet fuzz news up down ci
+.PHONY: help test short lint fmt vet fuzz news chaos up down ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ fuzz: ## Fuzz each target for a while: make fuzz FUZZTIME=1m
 
 news: ## Run the flagship example
 	go run ./examples/news
+
+chaos: ## Break processes, brokers and links, and count what is lost: make chaos ARGS="-only A1 -scale 0.05"
+	@cd chaos && go run . $(ARGS)
 
 up: ## Start Kafka and RabbitMQ in Docker, on loopback
 	docker compose up --detach --wait

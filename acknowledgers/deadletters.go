@@ -64,7 +64,8 @@ var ownHeaders = [...]string{
 // concurrent use.
 //
 // A message that the broker refuses because of its size ([broadway.ErrTooLarge]),
-// that is larger than MaxBytes, or of which its source has delivered only a part
+// that is larger than MaxBytes or than the pipeline allows
+// ([broadway.ErrOverLimit]), or of which its source has delivered only a part
 // ([broadway.Abridged]), becomes a reference: the first [MaxReferencePayload]
 // bytes of its payload, its key if that is no longer than [MaxReferenceKey], none
 // of its headers, and HeaderSize and HeaderSHA256 besides the others. Once the
@@ -217,7 +218,7 @@ func outcomes(err error, n int) ([]error, error) {
 
 // tooLarge says whether l has to be a reference before anybody has refused it.
 func (d *DeadLetters) tooLarge(l *letter) bool {
-	if isAbridged(l.message) {
+	if isAbridged(l.message) || errors.Is(l.message.Err(), broadway.ErrOverLimit) {
 		return true
 	}
 	if d.MaxBytes <= 0 {

@@ -34,6 +34,9 @@ type Config struct {
 	// Failure says what happens to messages that fail.
 	Failure FailurePolicy
 
+	// MessageLimits is how large messages may be that handlers get.
+	MessageLimits MessageLimits
+
 	// MaxUnsettled bounds the messages that are handed to the pipeline and not
 	// settled. Default: Concurrency x MaxDemand of the processor plus, for each
 	// batcher, Size x (Concurrency + 1); at least the prefetch of its producers.

@@ -340,6 +340,7 @@ func (s *source) accept(messages []*Message) []*chunk {
 		c.cover(c.messages)
 		for _, m := range c.messages {
 			m.chunk = c
+			m.err = s.p.cfg.MessageLimits.exceeded(m)
 			m.earlier = max(m.Attempt-1, 0)
 			if most := s.p.cfg.Failure.MaxAttempts; m.earlier >= most {
 				m.Attempt, m.err = m.earlier, fmt.Errorf("%w: %d ended with their process, of %d", ErrAttemptsExhausted, m.earlier, most)

@@ -40,6 +40,7 @@ func (c Config) withDefaults() Config {
 	if c.Observer == nil {
 		c.Observer = nopObserver{}
 	}
+	c.MessageLimits = c.MessageLimits.withDefaults()
 	c.Failure.MaxAttempts = cmp.Or(c.Failure.MaxAttempts, DefaultMaxAttempts)
 	c.Failure.Backoff = c.Failure.Backoff.or(Backoff{
 		Initial: DefaultBackoffInitial, Max: DefaultBackoffMax, Factor: DefaultBackoffFactor, Jitter: DefaultBackoffJitter,
@@ -119,6 +120,7 @@ func (c *Config) check() mistakes {
 		names[b.Name] = true
 	}
 	c.Failure.check(&e)
+	c.MessageLimits.check(&e)
 	c.ReconnectBackoff.check(&e, "ReconnectBackoff.")
 	e.add(c.MaxUnsettled < 0 || c.MaxUnsettled > maxMessages, "MaxUnsettled", c.MaxUnsettled,
 		"must be between 1 and %d, or 0 for the default", maxMessages)

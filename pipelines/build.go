@@ -48,6 +48,7 @@ func (b *builder) config(spec *pipelineSpec) broadway.Config {
 		Name:              spec.Name,
 		Processor:         b.processor(&spec.Processor),
 		Failure:           b.failure(&spec.Failure),
+		MessageLimits:     spec.MessageLimits.limits(),
 		MaxUnsettled:      spec.MaxUnsettled,
 		MaxUnsettledBytes: int64(spec.MaxUnsettledBytes),
 		DrainTimeout:      spec.DrainTimeout,

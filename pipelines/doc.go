@@ -49,6 +49,11 @@
 //	  dead_letter:
 //	    memory: {queue: dead}
 //	max_unsettled: 1000           # see broadway.Config
+//	message_limits:               # larger ones go the way of failed messages
+//	  payload: 16MiB              # each of these: a limit, or off
+//	  key: 64KiB
+//	  headers: 1000
+//	  header_bytes: 64KiB
 //	max_unsettled_bytes: 64MiB
 //	drain_timeout: 30s
 //	fail_fast: false

@@ -131,6 +131,9 @@ func show(b *strings.Builder, c broadway.Config, p *pipelines.Pipeline) {
 		c.Failure.MaxAttempts, c.Failure.Backoff, c.Failure.Action, set(c.Failure.DeadLetter))
 	fmt.Fprintf(b, "  max_unsettled=%d max_unsettled_bytes=%d drain_timeout=%v fail_fast=%v reconnect_backoff=%v\n",
 		c.MaxUnsettled, c.MaxUnsettledBytes, c.DrainTimeout, c.FailFast, c.ReconnectBackoff)
+	if c.MessageLimits != (broadway.MessageLimits{}) {
+		fmt.Fprintf(b, "  message_limits %+v\n", c.MessageLimits)
+	}
 	fmt.Fprintf(b, "  stages")
 	for _, s := range p.Topology() {
 		concurrency := fmt.Sprint(s.Concurrency)

@@ -2,9 +2,11 @@ package pipelines
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/gobroadway/gobroadway/broadway"
@@ -23,6 +25,7 @@ type pipelineSpec struct {
 	Processor         processorSpec          `yaml:"processor"`
 	Batchers          map[string]batcherSpec `yaml:"batchers"`
 	Failure           failureSpec            `yaml:"failure"`
+	MessageLimits     messageLimits          `yaml:"message_limits"`
 	MaxUnsettled      int                    `yaml:"max_unsettled" max:"10000000"`
 	MaxUnsettledBytes Size                   `yaml:"max_unsettled_bytes"`
 	DrainTimeout      time.Duration          `yaml:"drain_timeout"`
@@ -56,6 +59,56 @@ type failureSpec struct {
 	Backoff     Backoff    `yaml:"backoff"`
 	Action      action     `yaml:"action"`
 	DeadLetter  nameOrKind `yaml:"dead_letter"`
+}
+
+type messageLimits struct {
+	Payload     limit `yaml:"payload"`
+	Key         limit `yaml:"key"`
+	Headers     count `yaml:"headers"`
+	HeaderBytes limit `yaml:"header_bytes"`
+}
+
+func (s *messageLimits) limits() broadway.MessageLimits {
+	return broadway.MessageLimits{
+		Payload: int64(s.Payload), Key: int(s.Key), Headers: int(s.Headers), HeaderBytes: int(s.HeaderBytes),
+	}
+}
+
+// limit is a Size of at most 1 GiB that may be "off", which it has as -1.
+type limit Size
+
+// UnmarshalText reads a size, or "off".
+func (l *limit) UnmarshalText(text []byte) error {
+	if string(text) == "off" {
+		*l = -1
+		return nil
+	}
+	var s Size
+	if err := s.UnmarshalText(text); err != nil {
+		return fmt.Errorf("%w, or off", err)
+	}
+	if s > 1<<30 {
+		return errors.New("the size must be at most 1GiB, or off")
+	}
+	*l = limit(s)
+	return nil
+}
+
+// count is a number that may be "off", which it has as -1.
+type count int
+
+// UnmarshalText reads a number, or "off".
+func (c *count) UnmarshalText(text []byte) error {
+	if string(text) == "off" {
+		*c = -1
+		return nil
+	}
+	n, err := strconv.Atoi(string(text))
+	if err != nil || n < 1 || n > 1_000_000 {
+		return errors.New("want a number between 1 and 1000000, or off")
+	}
+	*c = count(n)
+	return nil
 }
 
 // action is a broadway.Action by its name.

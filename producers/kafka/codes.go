@@ -37,7 +37,6 @@ const (
 	codeFencedInstance          code = 82
 	codeInvalidRecord           code = 87
 	codeUnknownTopicID          code = 100
-	codeInconsistentTopicID     code = 103
 )
 
 // Error is the code's name and description.
@@ -59,7 +58,7 @@ func codeError(c int16) error {
 func (c code) moved() bool {
 	switch c {
 	case codeLeaderNotAvailable, codeNotLeader, codeReplicaNotAvailable, codeStorageError,
-		codeFencedLeaderEpoch, codeUnknownLeaderEpoch, codeOffsetNotAvailable, codeUnknownTopicID, codeInconsistentTopicID:
+		codeFencedLeaderEpoch, codeUnknownLeaderEpoch, codeOffsetNotAvailable, codeUnknownTopicID:
 		return true
 	}
 	return false

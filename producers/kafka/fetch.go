@@ -19,7 +19,6 @@ const (
 	laneTail           // long polls of partitions at the tail; two, so that a
 	laneTail2          // partition that comes to the tail need not wait for one
 	laneOffsets        // questions for offsets
-	laneEpochs         // questions for the ends of leader epochs
 	lanes
 )
 
@@ -43,10 +42,7 @@ type plan struct {
 	owns     []*ownership // of parts, when the plan was made
 	from     []int64      // the offsets that it asks for
 	fetch    *kmsg.FetchRequest
-	most     int16               // the version of fetch, at most
-	topics   map[[16]byte]string // those that fetch asks for
 	queries  []offsetQuery
-	epochs   []epochQuery
 }
 
 // fetchLoop makes exchanges with brokers: whatever demand, room, budget and lanes
@@ -131,9 +127,6 @@ func (s *session) plans(now time.Time) (plans []*plan, again time.Time) {
 // laneFor says whether p may be asked for, and in which lane.
 func (s *session) laneFor(p *partition) (int, bool) {
 	if p.phase == phaseResolving {
-		if p.timestamp == timestampEpoch {
-			return laneEpochs, true
-		}
 		return laneOffsets, true
 	}
 	waiting := p.waiting()
@@ -163,16 +156,9 @@ func (s *session) plan(node int32, lane int, parts []*partition) *plan {
 		return nil
 	}
 	p := &plan{node: node, lane: lane, parts: parts}
-	switch {
-	case lane == laneOffsets:
-		for _, part := range parts {
-			p.queries = append(p.queries, offsetQuery{part.name, part.leader.epoch, part.timestamp})
-		}
-	case lane == laneEpochs:
-		for _, part := range parts {
-			p.epochs = append(p.epochs, epochQuery{part.name, part.leader.epoch, part.fetchEpoch})
-		}
-	case !s.prepareFetch(p, b):
+	if lane == laneOffsets {
+		p.queries = s.queries(parts)
+	} else if !s.prepareFetch(p, b) {
 		return nil
 	}
 	b.busy[lane] = true
@@ -240,7 +226,6 @@ func (s *session) fetchRequest(p *plan, wait time.Duration) *kmsg.FetchRequest {
 	r.IsolationLevel = int8(s.cfg.Isolation)
 	r.SessionEpoch = -1
 	r.Rack = s.cfg.Rack
-	p.most, p.topics = mostFetch, map[[16]byte]string{}
 	at := map[string]int{}
 	for _, part := range p.parts {
 		i, known := at[part.name.topic]
@@ -248,18 +233,14 @@ func (s *session) fetchRequest(p *plan, wait time.Duration) *kmsg.FetchRequest {
 			i = len(r.Topics)
 			at[part.name.topic] = i
 			t := kmsg.NewFetchRequestTopic()
-			t.Topic, t.TopicID = part.name.topic, part.topicID
-			p.topics[part.topicID] = part.name.topic
-			if part.topicID == [16]byte{} {
-				p.most = mostFetchByName
-			}
+			t.Topic = part.name.topic
 			r.Topics = append(r.Topics, t)
 		}
 		q := kmsg.NewFetchRequestTopicPartition()
 		q.Partition = part.name.partition
 		q.FetchOffset = part.fetchOffset
 		q.CurrentLeaderEpoch = part.leader.epoch
-		q.LastFetchedEpoch = part.fetchEpoch
+		q.LastFetchedEpoch = -1
 		q.LogStartOffset = -1
 		q.PartitionMaxBytes = int32(part.partBytes)
 		r.Topics[i].Partitions = append(r.Topics[i].Partitions, q)
@@ -267,19 +248,23 @@ func (s *session) fetchRequest(p *plan, wait time.Duration) *kmsg.FetchRequest {
 	return r
 }
 
+func (s *session) queries(parts []*partition) []offsetQuery {
+	queries := make([]offsetQuery, 0, len(parts))
+	for _, p := range parts {
+		queries = append(queries, offsetQuery{p.name, p.leader.epoch, p.timestamp})
+	}
+	return queries
+}
+
 // execute makes the exchange of a plan, and takes over its answer.
 func (s *session) execute(p *plan) {
 	s.producer.count.exchanges.Add(1)
 	var fetched *kmsg.FetchResponse
 	var offsets map[topicPartition]offsetAnswer
-	var ends map[topicPartition]epochEnd
 	var err error
-	switch {
-	case p.fetch != nil:
+	if p.fetch != nil {
 		fetched, err = s.exchange(p)
-	case p.epochs != nil:
-		ends, err = s.cluster.epochEnds(p.node, p.epochs)
-	default:
+	} else {
 		offsets, err = s.cluster.offsets(p.node, p.queries)
 	}
 	s.mu.Lock()
@@ -298,9 +283,6 @@ func (s *session) execute(p *plan) {
 	case fetched != nil:
 		b.failures = 0
 		s.apply(p, b, fetched)
-	case ends != nil:
-		b.failures = 0
-		s.resolveEpochs(p, ends)
 	default:
 		b.failures = 0
 		s.resolve(p, offsets)
@@ -312,7 +294,7 @@ func (s *session) execute(p *plan) {
 // exchange asks for records.
 func (s *session) exchange(p *plan) (*kmsg.FetchResponse, error) {
 	most := s.cfg.MaxBytes + s.cfg.MaxBatchBytes + frameSlack
-	response, err := s.wire.ask(p.node, p.fetch, p.most, most)
+	response, err := s.wire.ask(p.node, p.fetch, mostFetch, most)
 	if err != nil {
 		return nil, err
 	}

@@ -44,6 +44,17 @@ func (m *Metadata) Header(name string) (value []byte, ok bool) {
 	return value, ok
 }
 
+// MessageHeaderSize is the number of headers, and the bytes of their keys and
+// values in sum: see [broadway.HeaderSizer].
+func (m *Metadata) MessageHeaderSize() (n, bytes int) {
+	r := reader{src: m.headers}
+	n = int(r.varint())
+	for range n {
+		bytes += len(r.span(r.varint())) + len(r.bytes())
+	}
+	return n, bytes
+}
+
 // Detach is a copy that shares no memory with other messages: see
 // [broadway.Detacher].
 func (m *Metadata) Detach([]byte) any {

@@ -31,6 +31,9 @@ func TestMessagesShareNothingWithTheAnswer(t *testing.T) {
 		}
 	}
 	meta := &Metadata{Topic: "t", Key: []byte("key"), headers: []byte("\x02\x02h\x01")}
+	if n, bytes := meta.MessageHeaderSize(); n != 1 || bytes != 1 {
+		t.Errorf("%d headers of %d bytes", n, bytes)
+	}
 	own, _ := meta.Detach(nil).(*Metadata)
 	meta.Key[0], meta.headers[2] = 'X', 'X'
 	if string(own.Key) != "key" || len(own.Headers()) != 1 || own.Headers()[0].Key != "h" || own.Headers()[0].Value != nil || own.Topic != "t" {

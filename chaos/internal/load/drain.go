@@ -17,12 +17,21 @@ import (
 const (
 	reasonHeader   = "x-broadway-reason"
 	attemptsHeader = "x-broadway-attempts"
+	idHeader       = "x-broadway-id"
 )
 
+// Drain says what to take out, and where to write it down.
+type Drain struct {
+	// Dir is the ledger's, Kind ledger.KindDead or ledger.KindResidual.
+	Dir, Kind string
+	// Corpus is for messages that do not name themselves.
+	Corpus bool
+}
+
 // DrainKafka writes down what a topic holds from the given offsets, by partition, to the given ends: dead letters (all of a topic),
-// or a residual (what was not committed). kind is ledger.KindDead or ledger.KindResidual.
-func DrainKafka(ctx context.Context, broker, topic, dir, kind string, from, to map[int32]int64) (n int, err error) {
-	writer, err := ledger.Create(dir, kind)
+// or a residual (what was not committed).
+func DrainKafka(ctx context.Context, broker, topic string, drain Drain, from, to map[int32]int64) (n int, err error) {
+	writer, err := ledger.Create(drain.Dir, drain.Kind)
 	if err != nil {
 		return 0, err
 	}
@@ -54,7 +63,7 @@ func DrainKafka(ctx context.Context, broker, topic, dir, kind string, from, to m
 			}
 			if !r.Attrs.IsControl() {
 				n++
-				err = errors.Join(err, writer.Append(drainedRecord(r)))
+				err = errors.Join(err, writer.Append(drainedRecord(r, drain.Corpus)))
 			}
 			if r.Offset == end-1 {
 				delete(left, r.Partition)
@@ -67,13 +76,21 @@ func DrainKafka(ctx context.Context, broker, topic, dir, kind string, from, to m
 	return n, nil
 }
 
-func drainedRecord(r *kgo.Record) ledger.Drained {
+func drainedRecord(r *kgo.Record, corpus bool) ledger.Drained {
 	entry := drained(r.Value)
 	entry.Source, entry.Partition, entry.Offset = r.Topic, r.Partition, r.Offset
+	if corpus {
+		entry.ID, entry.Key, entry.KeySeq = PlaceID(r.Topic, r.Partition, r.Offset), "", 0
+		entry.Sum = SumRecord(r.Key, r.Value, Own(r.Headers))
+	}
 	for _, header := range r.Headers {
 		switch header.Key {
 		case reasonHeader:
 			entry.Reason = string(header.Value)
+		case idHeader:
+			if corpus {
+				entry.ID = string(header.Value)
+			}
 		case attemptsHeader:
 			entry.Attempts, _ = strconv.Atoi(string(header.Value)) // 0: it does not say
 		}
@@ -91,9 +108,9 @@ func drained(body []byte) ledger.Drained {
 	return entry
 }
 
-// DrainRabbitMQ takes everything out of a queue and writes it down. kind is as in [DrainKafka].
-func DrainRabbitMQ(ctx context.Context, url, queue, dir, kind string) (n int, err error) {
-	writer, err := ledger.Create(dir, kind)
+// DrainRabbitMQ takes everything out of a queue and writes it down.
+func DrainRabbitMQ(ctx context.Context, url, queue string, drain Drain) (n int, err error) {
+	writer, err := ledger.Create(drain.Dir, drain.Kind)
 	if err != nil {
 		return 0, err
 	}
@@ -114,6 +131,10 @@ func DrainRabbitMQ(ctx context.Context, url, queue, dir, kind string) (n int, er
 		}
 		entry := drained(message.Body)
 		entry.Source = queue
+		if drain.Corpus {
+			entry.ID, entry.Key, entry.KeySeq = message.MessageId, "", 0
+			entry.Sum = SumAMQP(message.Body, message.Headers, AMQPKind)
+		}
 		if reason, ok := message.Headers[reasonHeader].(string); ok {
 			entry.Reason = reason
 		}

@@ -28,6 +28,9 @@ type bench struct {
 	recorder *rig.Recorder
 	journal  *journal
 	sent     load.Sent
+	loose    bool // batches fail as a whole, so that first successes are not in the order of first handlings
+	corpus   bool // messages do not name themselves
+	deadly   bool // handlers reject messages on purpose: without that, a dead letter is a missed term
 
 	mu      sync.Mutex
 	workers []*rig.Process // all that ever ran
@@ -49,6 +52,11 @@ func newBench(env *Env, proxy *rig.Proxy, newDecoder func(int64, func(wire.Event
 	}
 	proxy.Tap(b.recorder.Open)
 	return b, nil
+}
+
+// drain is where what is left of a kind is written down.
+func (b *bench) drain(kind string) load.Drain {
+	return load.Drain{Dir: b.dir, Kind: kind, Corpus: b.corpus}
 }
 
 // seen passes events at the proxy on to whoever watches.
@@ -194,12 +202,20 @@ func (b *bench) verdict(rules check.Rules, end check.End) (*Outcome, error) {
 	}
 	outcome := &Outcome{Results: []check.Result{check.Check(evidence)}, Hashes: []string{hash}}
 	outcome.Must(b.recorder.Failed() == 0, "%d events of the wire were not written down", b.recorder.Failed())
+	outcome.Must(b.deadly || len(evidence.Dead) == 0, "%d messages were dead-lettered though no handler failed, such as %.300q", len(evidence.Dead), firstDead(evidence))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, p := range b.workers {
 		outcome.PeakRSS = max(outcome.PeakRSS, p.PeakRSS())
 	}
 	return outcome, nil
+}
+
+func firstDead(evidence check.Evidence) string {
+	if len(evidence.Dead) == 0 {
+		return ""
+	}
+	return evidence.Dead[0].ID + ": " + evidence.Dead[0].Reason
 }
 
 // killer kills workers when a share of the load is done and the victim holds enough.

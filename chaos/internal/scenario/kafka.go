@@ -100,7 +100,7 @@ func (k *kafkaBench) finish(ctx context.Context, rules check.Rules) (*Outcome, e
 	if err != nil {
 		return nil, err
 	}
-	rules.Source, rules.Group, rules.Ordered = k.name, k.name, true
+	rules.Source, rules.Group, rules.Ordered = k.name, k.name, !k.loose
 	outcome, err := k.verdict(rules, end)
 	if err != nil {
 		return nil, err
@@ -123,7 +123,7 @@ func (k *kafkaBench) leftovers(ctx context.Context) (end check.End, err error) {
 		from[p], to[p] = max(at.Start, at.Committed), at.End
 		end.Lag += to[p] - from[p]
 	}
-	if _, err := load.DrainKafka(ctx, k.rig.Direct(), k.name, k.dir, ledger.KindResidual, from, to); err != nil {
+	if _, err := load.DrainKafka(ctx, k.rig.Direct(), k.name, k.drain(ledger.KindResidual), from, to); err != nil {
 		return end, err
 	}
 	if err := k.drainDead(ctx); err != nil {
@@ -142,6 +142,6 @@ func (k *kafkaBench) drainDead(ctx context.Context) error {
 	for _, at := range positions {
 		from[int32(at.Partition)], to[int32(at.Partition)] = at.Start, at.End
 	}
-	_, err = load.DrainKafka(ctx, k.rig.Direct(), k.dead, k.dir, ledger.KindDead, from, to)
+	_, err = load.DrainKafka(ctx, k.rig.Direct(), k.dead, k.drain(ledger.KindDead), from, to)
 	return err
 }

@@ -69,9 +69,9 @@ func (r *rabbitBench) finish(ctx context.Context, rules check.Rules) (*Outcome, 
 	if err != nil {
 		return nil, err
 	}
-	_, err = load.DrainRabbitMQ(ctx, r.rig.Direct(), r.name, r.dir, ledger.KindResidual)
+	_, err = load.DrainRabbitMQ(ctx, r.rig.Direct(), r.name, r.drain(ledger.KindResidual))
 	if err == nil {
-		_, err = load.DrainRabbitMQ(ctx, r.rig.Direct(), r.dead, r.dir, ledger.KindDead)
+		_, err = load.DrainRabbitMQ(ctx, r.rig.Direct(), r.dead, r.drain(ledger.KindDead))
 	}
 	if err != nil {
 		return nil, err

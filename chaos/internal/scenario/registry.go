@@ -4,7 +4,7 @@ import "slices"
 
 // All are the scenarios, in the order in which they run.
 func All() []Scenario {
-	return slices.Concat(processDeath(), groups(), queues(), network())
+	return slices.Concat(processDeath(), groups(), queues(), network(), downstream(), malformed())
 }
 
 // processDeath is reliability.md section 2.A.
@@ -17,6 +17,11 @@ func processDeath() []Scenario {
 		{
 			ID: "A2", Severity: "S1", CI: true, Title: "SIGKILL of RabbitMQ consumers", Run: killRabbitMQ,
 			Limit: "2 processes, prefetch 200, 10 kills with >= 100 unsettled: lost 0, no ack before the sink, duplicates <= kills x prefetch, all marked redelivered",
+		},
+		{
+			ID: "A6", Severity: "S1", Title: "SIGTERM under load", Run: stops,
+			Limit: "20 stops with batches half full: duplicates 0, exit code 0; a stuck handler: exit code not 0, its message named and not acknowledged; " +
+				"a second SIGTERM ends without acknowledging unfinished work",
 		},
 	}
 }
@@ -60,6 +65,30 @@ func network() []Scenario {
 			ID: "D2", Severity: "S2", CI: true, Title: "Bad link", Run: badLink,
 			Limit: "120 s each of connections that live 500-1,500 ms, 300 ms + 64 kB/s, one byte at a time: lost 0, inversions 0, " +
 				"duplicates <= 1 % (Kafka), <= connections x prefetch (RabbitMQ)",
+		},
+	}
+}
+
+// downstream is section 2.E.
+func downstream() []Scenario {
+	return []Scenario{
+		{
+			ID: "E5", Severity: "S1", CI: true, Title: "Broken batch contract", Run: brokenBatches,
+			Limit: "1,000 batches of 100: rejected members and no others are dead-lettered; a member named twice or an alien settles nothing of the batch; lost 0",
+		},
+	}
+}
+
+// malformed is section 2.F.
+func malformed() []Scenario {
+	return []Scenario{
+		{
+			ID: "F1", Severity: "S2", CI: true, Title: "Malformed and hostile records", Run: kafkaCorpus,
+			Limit: "1,000 records: each reaches the handler or the dead letters, byte-equal in key, value and headers, nil told from empty; no panic",
+		},
+		{
+			ID: "F4", Severity: "S2", CI: true, Title: "Malformed and hostile AMQP messages", Run: rabbitCorpus,
+			Limit: "500 messages: each reaches the handler or the dead letters, headers equal in value and type; none comes twice; no panic",
 		},
 	}
 }

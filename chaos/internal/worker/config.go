@@ -44,6 +44,11 @@ type Config struct {
 	Faults []Fault
 	// FailPoint, if its At is set, kills the process at a step.
 	FailPoint FailPoint
+	// Corpus is for messages that do not name themselves: an id is a place in a topic, or a message-id, and the sum is over
+	// everything that must not change.
+	Corpus bool
+	// NoLimits takes away the limits of messages.
+	NoLimits bool
 	// NoSink makes handlers write no success: for scenarios whose sink is elsewhere.
 	NoSink bool
 }
@@ -95,10 +100,18 @@ const (
 	Die      = "die"         // the process kills itself
 )
 
+// Kinds of faults of a reporter that strike the batch in which the message is.
+const (
+	Twice = "twice" // names a member twice
+	Alien = "alien" // names a message that is not in the batch
+	Half  = "half"  // panics after half of the batch was written
+	Whole = "whole" // another error than a *broadway.BatchError
+)
+
 // Fault strikes messages at a stage. Which ones is decided by their ids alone, so that a replay strikes the same.
 type Fault struct {
 	Kind string
-	// Reporter strikes in the reporter, where only Panic, Error, Hang, Slow and Die are known and strike the whole batch (Error: the member); otherwise the handler.
+	// Reporter strikes in the reporter: a member by Error, Reject and Down, the whole batch by the others. Otherwise the handler.
 	Reporter bool
 	// Of each Every ids by their hash the one that is Rest: 100 is one in a hundred. 0 is none but IDs.
 	Every, Rest uint32

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gobroadway/gobroadway/broadway"
+	"github.com/gobroadway/gobroadway/chaos/internal/ledger"
 )
 
 // die ends this process as nothing in it can notice.
@@ -74,13 +75,32 @@ func (f *faults) turn(i int, id string) bool {
 // a panic or a Goexit.
 func (f *faults) strike(ctx context.Context, id string, reporter bool) error {
 	for i, fault := range f.list {
-		if fault.Reporter == reporter && fault.Strikes(id) && f.turn(i, id) {
+		if fault.Reporter == reporter && !fault.wholeBatch() && fault.Strikes(id) && f.turn(i, id) {
 			if err := fault.act(ctx); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+func (f Fault) wholeBatch() bool {
+	return slices.Contains([]string{Twice, Alien, Half, Whole}, f.Kind)
+}
+
+// batch is the kind of the first fault that strikes a batch as a whole, "" for none.
+func (f *faults) batch(entries []ledger.Observation) string {
+	for i, fault := range f.list {
+		if !fault.wholeBatch() {
+			continue
+		}
+		for _, entry := range entries {
+			if fault.Strikes(entry.ID) && f.turn(i, entry.ID) {
+				return fault.Kind
+			}
+		}
+	}
+	return ""
 }
 
 var errStruck = errors.New("struck on purpose")

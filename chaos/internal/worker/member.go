@@ -35,6 +35,9 @@ func newMember(cfg Config, name string, s *sink) (*member, error) {
 		Observer:     steps{s.fail},
 		Logger:       slog.Default().With("member", name),
 	}
+	if cfg.NoLimits {
+		config.MessageLimits = broadway.MessageLimits{Payload: -1, Key: -1, Headers: -1, HeaderBytes: -1}
+	}
 	if b := cfg.Batch; b != nil {
 		config.Batchers = []broadway.BatcherConfig{{Reporter: s.report, Size: b.Size, Timeout: b.Timeout, Concurrency: b.Concurrency}}
 	}

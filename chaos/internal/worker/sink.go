@@ -2,8 +2,11 @@ package worker
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"sync/atomic"
+
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gobroadway/gobroadway/broadway"
 	"github.com/gobroadway/gobroadway/chaos/internal/ledger"
@@ -25,7 +28,7 @@ type sink struct {
 // handle is the processor. Without batches it is where the success is written.
 func (s *sink) handle(ctx context.Context, m *broadway.Message) error {
 	s.fail.reach(BeforeHandler)
-	entry := observe(m)
+	entry := s.observe(m)
 	if err := s.faults.strike(ctx, entry.ID, false); err != nil {
 		return err
 	}
@@ -41,23 +44,50 @@ func (s *sink) handle(ctx context.Context, m *broadway.Message) error {
 
 // report is the reporter: the success of each member is written before it returns.
 func (s *sink) report(ctx context.Context, b *broadway.Batch) error {
+	entries := make([]ledger.Observation, len(b.Messages))
+	for i, m := range b.Messages {
+		entry, ok := m.Value.(ledger.Observation)
+		if !ok {
+			entry = s.observe(m)
+		}
+		entry.Attempt = m.Attempt
+		entries[i] = entry
+	}
+	contract := s.faults.batch(entries)
+	if err := breakContract(contract, b); err != nil {
+		return err
+	}
 	failures := new(broadway.BatchError)
 	for i, m := range b.Messages {
 		if i == len(b.Messages)/2 {
 			s.fail.reach(WithinBatch)
+			if contract == Half {
+				panic("struck on purpose")
+			}
 		}
-		entry, ok := m.Value.(ledger.Observation)
-		if !ok {
-			entry = observe(m)
+		err := s.faults.strike(ctx, entries[i].ID, true)
+		if err == nil {
+			err = s.succeed(entries[i])
 		}
-		if err := s.faults.strike(ctx, entry.ID, true); err != nil {
-			failures.Fail(m, err)
-			continue
-		}
-		entry.Attempt = m.Attempt
-		if err := s.succeed(entry); err != nil {
+		if err != nil {
 			failures.Fail(m, err)
 		}
+	}
+	return failures.Err()
+}
+
+// breakContract returns what a batch must not return, before anything of it is written.
+func breakContract(kind string, b *broadway.Batch) error {
+	failures := new(broadway.BatchError)
+	first := b.Messages[0]
+	switch kind {
+	case Twice:
+		failures.Fail(first, errStruck)
+		failures.Fail(first, errStruck)
+	case Alien:
+		failures.Fail(broadway.NewMessage(first.Ref(), 1<<50, nil), errStruck)
+	case Whole:
+		return errStruck
 	}
 	return failures.Err()
 }
@@ -77,19 +107,49 @@ func (s *sink) succeed(entry ledger.Observation) error {
 }
 
 // observe is what a message says of itself, and its source of it.
-func observe(m *broadway.Message) ledger.Observation {
-	entry := ledger.Observation{Sum: ledger.Sum(m.Payload), Attempt: m.Attempt, Redelivered: m.Redelivered}
-	var err error
-	if entry.ID, entry.Key, entry.KeySeq, err = load.Parse(m.Payload); err != nil {
-		entry.ID = "unreadable-" + entry.Sum[:16]
+func (s *sink) observe(m *broadway.Message) ledger.Observation {
+	entry := ledger.Observation{Attempt: m.Attempt, Redelivered: m.Redelivered}
+	if !s.cfg.Corpus {
+		entry.Sum = ledger.Sum(m.Payload)
+		var err error
+		if entry.ID, entry.Key, entry.KeySeq, err = load.Parse(m.Payload); err != nil {
+			entry.ID = "unreadable-" + entry.Sum[:16]
+		}
 	}
 	switch from := m.Metadata.(type) {
 	case *kafka.Metadata:
 		entry.Source, entry.Partition, entry.Offset = from.Topic, int32(from.Partition), from.Offset
+		if s.cfg.Corpus {
+			entry.ID = load.PlaceID(from.Topic, entry.Partition, entry.Offset)
+			entry.Sum = load.SumRecord(from.Key, m.Payload, recordHeaders(from.Headers()))
+		}
 	case *rabbitmq.Metadata:
 		entry.Source, entry.Tag, entry.Redelivered = from.Queue, from.DeliveryTag, from.Redelivered
+		if s.cfg.Corpus {
+			entry.ID, entry.Sum = from.ID, load.SumAMQP(m.Payload, from.Headers, rabbitKind)
+		}
 	}
 	return entry
+}
+
+// recordHeaders are headers as the other client has them, but for the framework's own.
+func recordHeaders(headers []broadway.Header) []kgo.RecordHeader {
+	records := make([]kgo.RecordHeader, len(headers))
+	for i, header := range headers {
+		records[i] = kgo.RecordHeader{Key: header.Key, Value: header.Value}
+	}
+	return load.Own(records)
+}
+
+// rabbitKind tells the types of package rabbitmq: see load.SumAMQP.
+func rabbitKind(value any) (string, map[string]any) {
+	switch v := value.(type) {
+	case rabbitmq.Table:
+		return "table", v
+	case rabbitmq.Decimal:
+		return "decimal", nil
+	}
+	return fmt.Sprintf("%T", value), nil
 }
 
 // steps makes fail-points of what a pipeline tells.
