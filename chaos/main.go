@@ -47,6 +47,7 @@ type options struct {
 	fresh bool
 	list  bool
 	limit time.Duration
+	docs  string
 }
 
 func parse(args []string) (options, error) {
@@ -58,6 +59,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.state, "state", "run", "where results, ledgers and logs are kept")
 	flags.BoolVar(&o.fresh, "fresh", false, "run again what has run")
 	flags.BoolVar(&o.list, "list", false, "list the scenarios and their pass lines")
+	flags.StringVar(&o.docs, "docs", "", "write the results of the state folder to reliability.json and .md here, and run nothing")
 	flags.DurationVar(&o.limit, "limit", 30*time.Minute, "the most that one scenario may take")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -100,6 +102,9 @@ func run(ctx context.Context, args []string) (ok bool, err error) {
 			fmt.Printf("%-5s %s  %s\n           %s\n", s.ID, s.Severity, s.Title, s.Limit)
 		}
 		return true, nil
+	}
+	if o.docs != "" {
+		return true, writeDocs(o.state, o.docs)
 	}
 	fmt.Printf("chaos: seed %d, scale %v\n", o.seed, o.scale)
 	rigs := scenario.NewRigs(logf("rig"))
