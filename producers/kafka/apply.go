@@ -25,6 +25,9 @@ func (s *session) apply(p *plan, b *broker, answer *kmsg.FetchResponse) {
 	f := &frame{node: p.node}
 	for i := range answer.Topics {
 		t := &answer.Topics[i]
+		if answer.Version > mostFetchByName {
+			t.Topic = p.topics[t.TopicID]
+		}
 		for j := range t.Partitions {
 			q := &t.Partitions[j]
 			part := s.index[topicPartition{t.Topic, q.Partition}]
@@ -61,6 +64,10 @@ func (s *session) applyPartition(f *frame, part *partition, q *kmsg.FetchRespons
 	part.logStart = max(part.logStart, q.LogStartOffset)
 	if q.PreferredReadReplica >= 0 && q.PreferredReadReplica != f.node {
 		part.replica, part.replicaUntil = q.PreferredReadReplica, now.Add(replicaTime)
+		return
+	}
+	if d := q.DivergingEpoch; d.Epoch >= 0 && d.EndOffset >= 0 {
+		s.diverged(f.node, part, epochEnd{epoch: d.Epoch, end: d.EndOffset})
 		return
 	}
 	end := q.HighWatermark
@@ -114,7 +121,8 @@ func (s *session) refused(node int32, part *partition, c code, now time.Time) {
 		return
 	case c == codeOutOfRange:
 		return // a replica may lag behind: ask the leader, at once
-	case c == codeUnknownTopicOrPartition:
+	case c == codeUnknownTopicOrPartition || c == codeUnknownTopicID || c == codeInconsistentTopicID:
+		// It was deleted, and perhaps created anew.
 		part.doubted = now
 		kick(s.watchKick)
 	case c.moved():
@@ -187,19 +195,25 @@ func (s *session) resolved(part *partition, offset int64) {
 		part.logStart, part.timestamp = offset, timestampLatest
 	default:
 		part.highWatermark = offset
+		if part.lost >= part.logStart && part.fetchEpoch >= 0 {
+			part.timestamp = timestampEpoch
+			return
+		}
 		s.found(part, part.logStart, offset)
 	}
 }
 
 // found applies the policy to a position that does not exist: the log begins at
-// start and ends at end. Callers hold mu.
+// start and ends at end. A position beyond the end comes here only if no leader epoch
+// is known of it, as after a commit by an administrator: then nobody can say where
+// the log was cut. Callers hold mu.
 func (s *session) found(part *partition, start, end int64) {
 	lost := part.lost
-	part.lost = -1
-	if lost >= start && lost <= end { // it does exist: the leader has changed meanwhile
-		part.phase, part.notBefore = phaseFetching, time.Now().Add(backoff(1, time.Second))
+	if lost >= start && lost <= end {
+		s.exists(part)
 		return
 	}
+	part.lost = -1
 	s.producer.count.outOfRange.Add(1)
 	to := start
 	switch s.cfg.OutOfRange {

@@ -10,8 +10,7 @@ import (
 )
 
 // The highest versions that the code here understands. Where it can, it stays
-// below those with tagged fields: kmsg reads as many of these as an answer
-// announces, whether they are there or not, and 2^32 take long.
+// below those with tagged fields (see fields), or reads them itself.
 const (
 	mostMetadata        = 12 // topic ids since 10
 	mostFindCoordinator = 2
@@ -19,8 +18,9 @@ const (
 	mostOffsetCommit    = 7
 	mostHeartbeat       = 3
 	mostListOffsets     = 5
-	mostFetch           = 11 // followers since 11; 12 can tell of truncation, 13 names topics by id
-	mostProduce         = 8  // errors per record since 8
+	mostFetch           = 13 // followers since 11; 12 tells of truncation, 13 names topics by id
+	mostFetchByName     = 12
+	mostProduce         = 8 // errors per record since 8
 )
 
 // answerFrame bounds answers that hold no records.
@@ -297,6 +297,8 @@ type offsetQuery struct {
 }
 
 const (
+	// timestampEpoch is no question for an offset, but where a leader epoch ends.
+	timestampEpoch    = -100
 	timestampEarliest = -2
 	timestampLatest   = -1
 )

@@ -37,6 +37,7 @@ const (
 	codeFencedInstance          code = 82
 	codeInvalidRecord           code = 87
 	codeUnknownTopicID          code = 100
+	codeInconsistentTopicID     code = 103
 )
 
 // Error is the code's name and description.
@@ -58,7 +59,7 @@ func codeError(c int16) error {
 func (c code) moved() bool {
 	switch c {
 	case codeLeaderNotAvailable, codeNotLeader, codeReplicaNotAvailable, codeStorageError,
-		codeFencedLeaderEpoch, codeUnknownLeaderEpoch, codeOffsetNotAvailable, codeUnknownTopicID:
+		codeFencedLeaderEpoch, codeUnknownLeaderEpoch, codeOffsetNotAvailable, codeUnknownTopicID, codeInconsistentTopicID:
 		return true
 	}
 	return false

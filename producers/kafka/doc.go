@@ -54,6 +54,17 @@
 // speaks it. Do not mix members of other clients into one group: kafka-go does
 // not understand the metadata that newer ones send.
 //
+// # Logs that change
+//
+// Each fetch names the topic by its id, where the broker can (Kafka 3.1 and
+// later), and the leader epoch of the record before its position. A topic that
+// was deleted and created anew is therefore never taken for the old one: it is
+// read from its start, and its old commits count for nothing. A log that was cut,
+// since its leader had lost records, is read again from the cut. Both are logged
+// and counted: see [Producer.Stats]. Only a position before the start of the log,
+// or one beyond its end of which no leader epoch is known, is the affair of
+// [Config.OutOfRange].
+//
 // # Errors
 //
 // After the first connection nothing but [Config.OutOfRange] Fail ends a

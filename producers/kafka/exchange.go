@@ -192,7 +192,11 @@ func decodeResponse(frame []byte, request kmsg.Request, correlation int32) (kmsg
 			return nil, err
 		}
 	}
-	if err := response.ReadFrom(body); err != nil {
+	read := response.ReadFrom
+	if fetch, ok := response.(*kmsg.FetchResponse); ok && fetch.IsFlexible() {
+		read = func(body []byte) error { return readFetch(fetch, body) }
+	}
+	if err := read(body); err != nil {
 		return nil, fmt.Errorf("kafka: malformed answer to %s version %d: %w", kmsg.NameForKey(request.Key()), request.GetVersion(), err)
 	}
 	return response, nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gobroadway/gobroadway/producers/kafka"
 )
@@ -78,4 +79,13 @@ func (f fake) wantCommitted(topic string, want ...int64) func() error {
 		}
 		return nil
 	}
+}
+
+// fetched answers a request for one topic.
+func fetched(request *kmsg.FetchRequest, parts ...kmsg.FetchResponseTopicPartition) *kmsg.FetchResponse {
+	topic := kmsg.NewFetchResponseTopic()
+	topic.Topic, topic.TopicID, topic.Partitions = request.Topics[0].Topic, request.Topics[0].TopicID, parts
+	response := request.ResponseKind().(*kmsg.FetchResponse)
+	response.Topics = []kmsg.FetchResponseTopic{topic}
+	return response
 }

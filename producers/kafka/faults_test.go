@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -168,11 +169,7 @@ func (f fake) broken(times int) {
 		part := kmsg.NewFetchResponseTopicPartition()
 		part.HighWatermark, part.LastStableOffset, part.LogStartOffset = 10, 10, 0
 		part.RecordBatches = batch.AppendTo(nil)
-		topic := kmsg.NewFetchResponseTopic()
-		topic.Topic, topic.Partitions = "t", []kmsg.FetchResponseTopicPartition{part}
-		response := request.ResponseKind().(*kmsg.FetchResponse)
-		response.Topics = []kmsg.FetchResponseTopic{topic}
-		return response, nil, true
+		return fetched(request, part), nil, true
 	})
 }
 
@@ -229,9 +226,15 @@ func TestAFailedMessageStopsItsPartitionOnly(t *testing.T) {
 	f.produce(t, "t", "m", 0, 100, 2)
 	source, out := kafka.NewProducer(f.config(t, "t")), newSink()
 	p := pipeline(source, out)
+	var before sync.WaitGroup // those before it in its partition, which would be given up otherwise
+	before.Add(10)
 	p.Processor.Handler = func(ctx context.Context, m *broadway.Message) error {
 		if string(m.Payload) == "m-20" { // partition 0, offset 10
+			before.Wait()
 			return broadway.Reject(errBad)
+		}
+		if meta := m.Metadata.(*kafka.Metadata); meta.Partition == 0 && meta.Offset < 10 {
+			defer before.Done()
 		}
 		return out.handle(ctx, m)
 	}
@@ -276,11 +279,7 @@ func TestReplicasAreReadWhenTheLeaderSaysSo(t *testing.T) {
 		}
 		part := kmsg.NewFetchResponseTopicPartition()
 		part.HighWatermark, part.PreferredReadReplica = 10, replica
-		topic := kmsg.NewFetchResponseTopic()
-		topic.Topic, topic.Partitions = "t", []kmsg.FetchResponseTopicPartition{part}
-		response := request.ResponseKind().(*kmsg.FetchResponse)
-		response.Topics = []kmsg.FetchResponseTopic{topic}
-		return response, nil, true
+		return fetched(request, part), nil, true
 	})
 	cfg := f.config(t, "t")
 	cfg.Rack = "here"

@@ -19,6 +19,7 @@ const (
 	laneTail           // long polls of partitions at the tail; two, so that a
 	laneTail2          // partition that comes to the tail need not wait for one
 	laneOffsets        // questions for offsets
+	laneEpochs         // questions for the ends of leader epochs
 	lanes
 )
 
@@ -42,7 +43,10 @@ type plan struct {
 	owns     []*ownership // of parts, when the plan was made
 	from     []int64      // the offsets that it asks for
 	fetch    *kmsg.FetchRequest
+	most     int16               // the version of fetch, at most
+	topics   map[[16]byte]string // those that fetch asks for
 	queries  []offsetQuery
+	epochs   []epochQuery
 }
 
 // fetchLoop makes exchanges with brokers: whatever demand, room, budget and lanes
@@ -127,6 +131,9 @@ func (s *session) plans(now time.Time) (plans []*plan, again time.Time) {
 // laneFor says whether p may be asked for, and in which lane.
 func (s *session) laneFor(p *partition) (int, bool) {
 	if p.phase == phaseResolving {
+		if p.timestamp == timestampEpoch {
+			return laneEpochs, true
+		}
 		return laneOffsets, true
 	}
 	waiting := p.waiting()
@@ -156,9 +163,16 @@ func (s *session) plan(node int32, lane int, parts []*partition) *plan {
 		return nil
 	}
 	p := &plan{node: node, lane: lane, parts: parts}
-	if lane == laneOffsets {
-		p.queries = s.queries(parts)
-	} else if !s.prepareFetch(p, b) {
+	switch {
+	case lane == laneOffsets:
+		for _, part := range parts {
+			p.queries = append(p.queries, offsetQuery{part.name, part.leader.epoch, part.timestamp})
+		}
+	case lane == laneEpochs:
+		for _, part := range parts {
+			p.epochs = append(p.epochs, epochQuery{part.name, part.leader.epoch, part.fetchEpoch})
+		}
+	case !s.prepareFetch(p, b):
 		return nil
 	}
 	b.busy[lane] = true
@@ -226,6 +240,7 @@ func (s *session) fetchRequest(p *plan, wait time.Duration) *kmsg.FetchRequest {
 	r.IsolationLevel = int8(s.cfg.Isolation)
 	r.SessionEpoch = -1
 	r.Rack = s.cfg.Rack
+	p.most, p.topics = mostFetch, map[[16]byte]string{}
 	at := map[string]int{}
 	for _, part := range p.parts {
 		i, known := at[part.name.topic]
@@ -233,14 +248,18 @@ func (s *session) fetchRequest(p *plan, wait time.Duration) *kmsg.FetchRequest {
 			i = len(r.Topics)
 			at[part.name.topic] = i
 			t := kmsg.NewFetchRequestTopic()
-			t.Topic = part.name.topic
+			t.Topic, t.TopicID = part.name.topic, part.topicID
+			p.topics[part.topicID] = part.name.topic
+			if part.topicID == [16]byte{} {
+				p.most = mostFetchByName
+			}
 			r.Topics = append(r.Topics, t)
 		}
 		q := kmsg.NewFetchRequestTopicPartition()
 		q.Partition = part.name.partition
 		q.FetchOffset = part.fetchOffset
 		q.CurrentLeaderEpoch = part.leader.epoch
-		q.LastFetchedEpoch = -1
+		q.LastFetchedEpoch = part.fetchEpoch
 		q.LogStartOffset = -1
 		q.PartitionMaxBytes = int32(part.partBytes)
 		r.Topics[i].Partitions = append(r.Topics[i].Partitions, q)
@@ -248,23 +267,19 @@ func (s *session) fetchRequest(p *plan, wait time.Duration) *kmsg.FetchRequest {
 	return r
 }
 
-func (s *session) queries(parts []*partition) []offsetQuery {
-	queries := make([]offsetQuery, 0, len(parts))
-	for _, p := range parts {
-		queries = append(queries, offsetQuery{p.name, p.leader.epoch, p.timestamp})
-	}
-	return queries
-}
-
 // execute makes the exchange of a plan, and takes over its answer.
 func (s *session) execute(p *plan) {
 	s.producer.count.exchanges.Add(1)
 	var fetched *kmsg.FetchResponse
 	var offsets map[topicPartition]offsetAnswer
+	var ends map[topicPartition]epochEnd
 	var err error
-	if p.fetch != nil {
+	switch {
+	case p.fetch != nil:
 		fetched, err = s.exchange(p)
-	} else {
+	case p.epochs != nil:
+		ends, err = s.cluster.epochEnds(p.node, p.epochs)
+	default:
 		offsets, err = s.cluster.offsets(p.node, p.queries)
 	}
 	s.mu.Lock()
@@ -283,6 +298,9 @@ func (s *session) execute(p *plan) {
 	case fetched != nil:
 		b.failures = 0
 		s.apply(p, b, fetched)
+	case ends != nil:
+		b.failures = 0
+		s.resolveEpochs(p, ends)
 	default:
 		b.failures = 0
 		s.resolve(p, offsets)
@@ -294,7 +312,7 @@ func (s *session) execute(p *plan) {
 // exchange asks for records.
 func (s *session) exchange(p *plan) (*kmsg.FetchResponse, error) {
 	most := s.cfg.MaxBytes + s.cfg.MaxBatchBytes + frameSlack
-	response, err := s.wire.ask(p.node, p.fetch, mostFetch, most)
+	response, err := s.wire.ask(p.node, p.fetch, p.most, most)
 	if err != nil {
 		return nil, err
 	}

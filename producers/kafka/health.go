@@ -13,6 +13,7 @@ type counters struct {
 	commits, commitsFailed                           atomic.Int64
 	exchanges, exchangesFailed                       atomic.Int64
 	outOfRange, corrupt, skippedBatches, skipped     atomic.Int64
+	truncated, recreated                             atomic.Int64
 }
 
 // Stats are counts since the producer was made.
@@ -37,6 +38,11 @@ type Stats struct {
 	Exchanges, ExchangesFailed int64
 	// OutOfRange counts positions that did not exist.
 	OutOfRange int64
+	// Truncations counts positions from which a log had been cut: the partition went
+	// on at the cut, where offsets are used anew.
+	Truncations int64
+	// RecreatedTopics counts topics that were found deleted and created anew.
+	RecreatedTopics int64
 	// CorruptBatches counts batches that could not be decoded, each time;
 	// SkippedBatches those that were passed over.
 	CorruptBatches, SkippedBatches int64
@@ -52,7 +58,7 @@ func (p *Producer) Stats() Stats {
 		Generations: c.generations.Load(), Fenced: c.fenced.Load(), Abandoned: c.abandoned.Load(), Repeats: c.repeats.Load(), Rewinds: c.rewinds.Load(),
 		Commits: c.commits.Load(), CommitsFailed: c.commitsFailed.Load(),
 		Exchanges: c.exchanges.Load(), ExchangesFailed: c.exchangesFailed.Load(),
-		OutOfRange: c.outOfRange.Load(), CorruptBatches: c.corrupt.Load(),
+		OutOfRange: c.outOfRange.Load(), Truncations: c.truncated.Load(), RecreatedTopics: c.recreated.Load(), CorruptBatches: c.corrupt.Load(),
 		SkippedBatches: c.skippedBatches.Load(), SkippedOffsets: c.skipped.Load(),
 	}
 }

@@ -184,6 +184,14 @@ func (s *sink) duplicates() (n int) {
 	return n
 }
 
+// wantTwice says whether n payloads came beyond their first.
+func wantTwice(out *sink, n int) error {
+	if got := out.duplicates(); got != n {
+		return fmt.Errorf("%d duplicates, want %d", got, n)
+	}
+	return nil
+}
+
 // committedToEnd says whether a group has committed all that is in a topic.
 func committedToEnd(t testing.TB, b *brokers.KafkaBroker, group, topic string) func() error {
 	return func() error {

@@ -137,13 +137,19 @@ func TestAPositionBeyondTheEnd(t *testing.T) {
 // commit makes an offset that of group "g", as an administrator does.
 func (f fake) commit(t testing.TB, topic string, offset int64) {
 	t.Helper()
+	f.commitAt(t, topic, offset, -1)
+}
+
+// commitAt commits an offset after a record of that leader epoch.
+func (f fake) commitAt(t testing.TB, topic string, offset int64, epoch int32) {
+	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(f.ListenAddrs()...))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.Close()
 	part := kmsg.NewOffsetCommitRequestTopicPartition()
-	part.Offset = offset
+	part.Offset, part.LeaderEpoch = offset, epoch
 	top := kmsg.NewOffsetCommitRequestTopic()
 	top.Topic, top.TopicID, top.Partitions = topic, f.TopicInfo(topic).TopicID, []kmsg.OffsetCommitRequestTopicPartition{part}
 	request := kmsg.NewPtrOffsetCommitRequest()

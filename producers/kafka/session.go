@@ -435,5 +435,7 @@ func (s *session) void(topic string) {
 		}
 		s.drop(p)
 	}
+	s.producer.count.recreated.Add(1)
+	s.log.Warn("kafka: topic was deleted and created anew", "topic", topic)
 	s.end(fmt.Sprintf("topic %s was deleted and created anew", topic))
 }

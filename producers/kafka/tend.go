@@ -73,7 +73,7 @@ func (s *session) tend(ctx context.Context, c chore) {
 	c.part.rewinds++
 	pause := backoff(c.part.rewinds, 10*time.Second)
 	s.mu.Unlock()
-	if c.to == nil && !s.pauseFor(pause) {
+	if !s.pauseFor(pause) {
 		return
 	}
 	s.mu.Lock()
