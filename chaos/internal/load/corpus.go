@@ -192,11 +192,14 @@ func canonical(out *strings.Builder, value any, kind func(any) (name string, tab
 		fmt.Fprintf(out, "time:%d", at.Unix())
 		return
 	}
-	fmt.Fprintf(out, "%s:%v", name, value)
+	out.WriteString(name)
+	if !strings.HasPrefix(name, "decimal ") {
+		fmt.Fprintf(out, ":%v", value)
+	}
 }
 
 // SumAMQP is the sum over a body and its headers, with their types, those with the framework's prefix apart. kind tells what a value
-// of a type of its own is: a table, or a decimal under the name "decimal".
+// of a type of its own is: a table, or a decimal by the name "decimal SCALE VALUE".
 func SumAMQP(body []byte, headers map[string]any, kind func(any) (name string, table map[string]any)) string {
 	own := make(map[string]any, len(headers))
 	for key, value := range headers {
@@ -220,7 +223,7 @@ func AMQPKind(value any) (string, map[string]any) {
 	case amqp.Table:
 		return "table", v
 	case amqp.Decimal:
-		return "decimal", nil
+		return fmt.Sprintf("decimal %d %d", v.Scale, v.Value), nil
 	}
 	return fmt.Sprintf("%T", value), nil
 }

@@ -127,6 +127,7 @@ func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 // serve carries connections to upstream until close.
 func (p *Proxy) serve(upstream string) error {
 	registerToxics()
+	zerolog.SetGlobalLevel(zerolog.Disabled) // toxics log by the global logger
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
 	p.toxi = toxiproxy.NewProxy(server, "rig", "127.0.0.1:0", upstream)
 	if err := p.toxi.Start(); err != nil {

@@ -219,3 +219,42 @@ func badLinkOnce(ctx context.Context, env *Env, run *either) (*Outcome, error) {
 	outcome.Note("%d messages, %d connections", n, dials)
 	return outcome, nil
 }
+
+// cutLink is D0: every connection is reset, again and again.
+func cutLink(ctx context.Context, env *Env) (*Outcome, error) { return onBoth(ctx, env, cutLinkOnce) }
+
+func cutLinkOnce(ctx context.Context, env *Env, run *either) (*Outcome, error) {
+	const processes = 2
+	n, cuts := env.N(100_000, 4_000), env.Times(10, 2)
+	if err := run.produce(ctx, load.Spec{Messages: n}); err != nil {
+		return nil, err
+	}
+	cfg := run.config
+	cfg.Delay = pace(n, cuts, processes*cfg.Concurrency)
+	if _, err := run.startAll(ctx, processes, cfg); err != nil {
+		return nil, err
+	}
+	random := env.Rand("cuts " + run.kind)
+	broken := 0
+	for i := range cuts {
+		if err := run.afterShare(ctx, n, (float64(i)+0.2+0.6*random.Float64())/float64(cuts)); err != nil {
+			return nil, err
+		}
+		err := run.journal.during(ledger.Fault{Kind: "cut"}, func() error {
+			broken += run.proxy.CutAll()
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	if err := run.drained(ctx, 2*time.Minute); err != nil {
+		return nil, err
+	}
+	outcome, err := run.finish(ctx, check.Rules{Duplicates: cuts * processes * run.bound})
+	if err != nil {
+		return nil, err
+	}
+	outcome.Note("%d messages, %d cuts, %d connections reset", n, cuts, broken)
+	return outcome, nil
+}

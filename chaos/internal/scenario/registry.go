@@ -58,11 +58,15 @@ func queues() []Scenario {
 func network() []Scenario {
 	return []Scenario{
 		{
+			ID: "D0", Severity: "S1", CI: true, Title: "Cut link", Run: cutLink,
+			Limit: "10 resets of every connection, on either broker: lost 0, inversions 0, no dead letter, duplicates <= cuts x window or prefetch",
+		},
+		{
 			ID: "D1", Severity: "S2", Title: "Black hole, half-open connections", Run: blackHole,
 			Limit: "60 s without a byte, both ways or one way, on either broker: connections are given up, lost 0, duplicates <= processes x window or prefetch",
 		},
 		{
-			ID: "D2", Severity: "S2", CI: true, Title: "Bad link", Run: badLink,
+			ID: "D2", Severity: "S2", Title: "Bad link", Run: badLink,
 			Limit: "120 s each of connections that live 500-1,500 ms, 300 ms + 64 kB/s, one byte at a time: lost 0, inversions 0, " +
 				"duplicates <= 1 % (Kafka), <= connections x prefetch (RabbitMQ)",
 		},

@@ -147,7 +147,7 @@ func rabbitKind(value any) (string, map[string]any) {
 	case rabbitmq.Table:
 		return "table", v
 	case rabbitmq.Decimal:
-		return "decimal", nil
+		return fmt.Sprintf("decimal %d %d", v.Scale, v.Value), nil
 	}
 	return fmt.Sprintf("%T", value), nil
 }
