@@ -20,6 +20,9 @@ import (
 	"github.com/gobroadway/gobroadway/producers/kafka"
 )
 
+// noLimits lets all messages reach the handler, however large.
+var noLimits = broadway.MessageLimits{Payload: -1, Key: -1, Headers: -1, HeaderBytes: -1}
+
 // oddRecords are records with everything that Kafka can hold.
 func oddRecords() []brokers.Record {
 	many := make([]brokers.Header, 1000)
@@ -69,6 +72,7 @@ func failAll(t *testing.T, cfg kafka.Config, letters broadway.DeadLetterer) *run
 		Producers:        []broadway.Producer{kafka.NewProducer(cfg)},
 		Processor:        broadway.ProcessorConfig{Handler: func(context.Context, *broadway.Message) error { return reason }},
 		Failure:          broadway.FailurePolicy{Action: broadway.ActionDeadLetter, DeadLetter: letters},
+		MessageLimits:    noLimits,
 		ReconnectBackoff: broadway.Backoff{Initial: 20 * time.Millisecond, Max: 200 * time.Millisecond},
 		DrainTimeout:     5 * time.Second,
 	})

@@ -80,6 +80,13 @@ type Config struct {
 	// acknowledged: 1 to 65,535. Default: all that this producer may reserve of
 	// the pipeline's MaxUnsettled. 0 never reaches the broker, where it would
 	// mean no limit.
+	//
+	// It counts messages. Their bytes are bounded by this producer's part of the
+	// pipeline's MaxUnsettledBytes: while so much is not settled the socket is not
+	// read, so that what is in memory is that and one message more, whatever the
+	// prefetch. Meanwhile the lag stays as it was last, and a channel that the
+	// broker closes is noticed later. A broker whose send_timeout is set (it is
+	// not by default) may cut a connection that is not read for so long.
 	Prefetch int
 	// AckTimeout is the broker's consumer_timeout, so that the pipeline can tell
 	// when its retries would outlast it. Default 30 min, which is RabbitMQ's;

@@ -30,14 +30,18 @@ type failing struct {
 	stop func() error
 }
 
+// noLimits lets all messages reach the handler, however large.
+var noLimits = broadway.MessageLimits{Payload: -1, Key: -1, Headers: -1, HeaderBytes: -1}
+
 // startFailing runs a pipeline on queue whose dead letters go to letters.
 func startFailing(t testing.TB, url, queue string, letters broadway.DeadLetterer, logger *slog.Logger) failing {
 	t.Helper()
 	p, err := broadway.New(broadway.Config{
-		Producers: []broadway.Producer{rabbitmq.NewProducer(quick(t, rabbitmq.Config{URL: url, Queue: queue, Prefetch: 50}))},
-		Processor: broadway.ProcessorConfig{Handler: func(context.Context, *broadway.Message) error { return broadway.Reject(errNoGood) }},
-		Failure:   broadway.FailurePolicy{Action: broadway.ActionDeadLetter, DeadLetter: letters},
-		Logger:    logger, DrainTimeout: 5 * time.Second,
+		Producers:     []broadway.Producer{rabbitmq.NewProducer(quick(t, rabbitmq.Config{URL: url, Queue: queue, Prefetch: 50}))},
+		Processor:     broadway.ProcessorConfig{Handler: func(context.Context, *broadway.Message) error { return broadway.Reject(errNoGood) }},
+		Failure:       broadway.FailurePolicy{Action: broadway.ActionDeadLetter, DeadLetter: letters},
+		MessageLimits: noLimits,
+		Logger:        logger, DrainTimeout: 5 * time.Second,
 		ReconnectBackoff: broadway.Backoff{Initial: 20 * time.Millisecond, Max: 200 * time.Millisecond},
 	})
 	if err != nil {

@@ -54,6 +54,8 @@ type endpoint struct {
 	dialTimeout  time.Duration
 	closeTimeout time.Duration
 	heartbeat    time.Duration
+
+	maxHeld int64 // bytes of messages that are not settled, 0 for no bound: see gate
 }
 
 // String is the address and virtual host, without credentials.
@@ -132,6 +134,7 @@ func (e *endpoint) parse(address string) []error {
 type link struct {
 	conn   *amqp.Connection
 	socket net.Conn
+	gate   *gate
 }
 
 // dial connects, logs in and opens the virtual host, until ctx ends.
@@ -148,7 +151,8 @@ func (e *endpoint) dial(ctx context.Context) (*link, error) {
 	// The client knows no contexts: closing the socket under it is what ends a
 	// handshake that ctx does not wait for any longer.
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
-	conn, err := e.handshake(ctx, socket, credentials)
+	gate := &gate{limit: e.maxHeld}
+	conn, err := e.handshake(ctx, socket, credentials, gate)
 	if !stop() {
 		err = context.Cause(ctx)
 	}
@@ -156,10 +160,10 @@ func (e *endpoint) dial(ctx context.Context) (*link, error) {
 		_ = socket.Close() // ends the client's goroutines, too
 		return nil, plain(err)
 	}
-	return &link{conn: conn, socket: socket}, nil
+	return &link{conn: conn, socket: socket, gate: gate}, nil
 }
 
-func (e *endpoint) handshake(ctx context.Context, socket net.Conn, c Credentials) (*amqp.Connection, error) {
+func (e *endpoint) handshake(ctx context.Context, socket net.Conn, c Credentials, g *gate) (*amqp.Connection, error) {
 	if e.tls != nil {
 		config := e.tls.Clone()
 		config.ServerName = or(config.ServerName, e.host)
@@ -177,7 +181,7 @@ func (e *endpoint) handshake(ctx context.Context, socket net.Conn, c Credentials
 	properties.SetClientConnectionName(e.name)
 	// Recovery stays nil: a channel that is reborn under the same object would
 	// take acknowledgements of its former deliveries for those of new ones.
-	return amqp.Open(socket, amqp.Config{
+	return amqp.Open(&gatedConn{Conn: socket, gate: g}, amqp.Config{
 		SASL: []amqp.Authentication{auth}, Vhost: e.vhost, Heartbeat: e.heartbeat,
 		FrameSize: maxFrame, Properties: properties, Locale: "en_US",
 	})
@@ -230,7 +234,10 @@ func sleep(ctx context.Context, b broadway.Backoff, failed int, interrupt <-chan
 }
 
 // cut closes the socket. Whatever waits for the broker on this link returns.
-func (l *link) cut() { _ = l.socket.Close() }
+func (l *link) cut() {
+	_ = l.socket.Close()
+	l.gate.open()
+}
 
 // guarded runs do, and cuts the link when that takes longer than limit: neither
 // an RPC nor a write of the client ends otherwise as long as the broker sends
@@ -244,9 +251,18 @@ func (l *link) guarded(limit time.Duration, do func() error) error {
 	return err
 }
 
+// answered is guarded for calls that wait for an answer of the broker: it must not be
+// held up behind messages that nobody reads yet.
+func (l *link) answered(limit time.Duration, do func() error) error {
+	l.gate.open()
+	defer l.gate.shut()
+	return l.guarded(limit, do)
+}
+
 // close ends the connection in good order, or at the deadline by force. An
 // ended one is no error.
 func (l *link) close(deadline time.Time) error {
+	l.gate.open()
 	err := l.conn.CloseDeadline(deadline)
 	l.cut()
 	if errors.Is(err, amqp.ErrClosed) {

@@ -93,14 +93,6 @@ func (m *Metadata) MessageID() string {
 	return m.Queue + "/sha256-" + hex.EncodeToString(digest.Sum(nil)[:16])
 }
 
-// Detach is a copy that shares no memory with other messages: see
-// [broadway.Detacher]. Headers and payload belong to this message anyway.
-func (m *Metadata) Detach(payload []byte) any {
-	own := *m
-	own.payload = payload
-	return &own
-}
-
 // MessageOrigin is the queue.
 func (m *Metadata) MessageOrigin() string { return m.Queue }
 

@@ -178,7 +178,7 @@ func (o *owner) resume() error {
 		return nil
 	}
 	var deliveries <-chan amqp.Delivery
-	err := o.link.guarded(o.p.server.closeTimeout, func() (err error) {
+	err := o.link.answered(o.p.server.closeTimeout, func() (err error) {
 		deliveries, err = o.consume()
 		return err
 	})
@@ -196,21 +196,34 @@ func (o *owner) cancel() error {
 	if o.gone == nil {
 		return nil
 	}
-	err := o.link.guarded(o.p.server.closeTimeout, func() error { return o.ch.Cancel(o.tag, false) })
+	o.discard(true)
+	defer o.discard(false)
+	err := o.link.answered(o.p.server.closeTimeout, func() error { return o.ch.Cancel(o.tag, false) })
 	if err != nil {
 		return fmt.Errorf("rabbitmq: cancel the consumer: %w", err)
 	}
 	<-o.gone // closed by the client, after what it had buffered
 	o.gone = nil
 	o.mu.Lock()
-	for _, m := range o.buffer {
+	back := o.buffer
+	for _, m := range back {
 		if o.ledger.Settle(uint64(m.Seq()), acknowledgers.Returned) {
 			o.p.counters.returned.Add(1)
 		}
 	}
 	o.buffer = nil
+	o.press()
 	o.mu.Unlock()
+	o.forget(back)
 	return o.flush()
+}
+
+// discard makes what is delivered from now on not be kept: an answer is waited for,
+// and what comes before it is given back.
+func (o *owner) discard(on bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.discards = on
 }
 
 // hold starts or stops the handing out of messages.
@@ -307,7 +320,8 @@ func (o *owner) seal(lost bool) {
 // the acknowledgements have arrived; it takes back what is not settled.
 func (o *owner) finish() error {
 	deadline := o.p.server.closing()
-	err := o.link.guarded(o.p.server.closeTimeout, func() error {
+	o.discard(true)
+	err := o.link.answered(o.p.server.closeTimeout, func() error {
 		return errors.Join(o.flush(), o.ch.Close())
 	})
 	select {

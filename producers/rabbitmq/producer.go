@@ -95,6 +95,7 @@ func (p *Producer) Describe(l broadway.Limits) broadway.Traits {
 	if p.cfg.Prefetch == 0 {
 		p.prefetch = min(max(l.Share, 1), MaxPrefetch)
 	}
+	p.server.maxHeld = max(l.MaxUnsettledBytes*int64(l.Share)/int64(max(l.MaxUnsettled, 1)), 1)
 	return broadway.Traits{
 		Kind: "rabbitmq", Name: p.cfg.Queue, Broker: true,
 		Actions:    broadway.ActionSet(broadway.ActionReject, broadway.ActionRequeue, broadway.ActionRequeueOnce),

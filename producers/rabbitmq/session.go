@@ -45,12 +45,14 @@ type session struct {
 	lag     atomic.Int64 // messages in the queue, ready to be delivered; -1 unknown
 	settled atomic.Bool  // something was sent for a message
 
-	mu      sync.Mutex // protects following fields
-	ledger  acknowledgers.Deliveries
-	buffer  []*broadway.Message // delivered, not fetched
-	holding bool                // nothing is handed out any longer
-	ended   bool                // nothing can be sent any longer
-	broken  error               // the broker broke the protocol
+	mu       sync.Mutex // protects following fields
+	ledger   acknowledgers.Deliveries
+	buffer   []*broadway.Message // delivered, not fetched
+	pressed  bool                // nothing more comes until something is settled
+	holding  bool                // nothing is handed out any longer
+	discards bool                // what is delivered is given back, and not kept
+	ended    bool                // nothing can be sent any longer
+	broken   error               // the broker broke the protocol
 }
 
 var (
@@ -89,13 +91,14 @@ func (s *session) consume() (<-chan amqp.Delivery, error) {
 func (s *session) pump(deliveries <-chan amqp.Delivery) {
 	size := min(slabSize, s.prefetch)
 	var messages []broadway.Message
-	var metadata []Metadata
 	for d := range deliveries {
 		if len(messages) == 0 {
-			messages, metadata = make([]broadway.Message, size), make([]Metadata, size)
+			messages = make([]broadway.Message, size)
 		}
-		m, meta := &messages[0], &metadata[0]
-		messages, metadata = messages[1:], metadata[1:]
+		// The metadata has the payload, too: were it in one array with others, a
+		// message that waits for long would keep theirs.
+		m, meta := &messages[0], new(Metadata)
+		messages = messages[1:]
 		meta.fill(&d, s.queue)
 		m.Init(s.ref, int64(d.DeliveryTag), d.Body)
 		m.Metadata, m.Redelivered = meta, d.Redelivered
@@ -107,6 +110,7 @@ func (s *session) pump(deliveries <-chan amqp.Delivery) {
 
 // deliver adds m to what can be fetched.
 func (s *session) deliver(m *broadway.Message) {
+	s.link.gate.add(m.Size())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.ledger.Deliver(uint64(m.Seq())); err != nil {
@@ -114,8 +118,35 @@ func (s *session) deliver(m *broadway.Message) {
 		notify(s.wake)
 		return
 	}
+	if s.discards {
+		m.Payload, m.Metadata = nil, nil // its size stays, to be taken off again
+	}
 	s.buffer = append(s.buffer, m)
+	s.press()
 	notify(s.ready)
+}
+
+// press tells the pipeline whether something has to be settled before more comes,
+// as when a reference is at its limit: then it closes open batches. It is called
+// with mu held.
+func (s *session) press() {
+	pressed := len(s.buffer) == 0 && s.link.gate.waits()
+	if pressed == s.pressed {
+		return
+	}
+	s.pressed = pressed
+	if pressed {
+		s.ref.SetLimit(1)
+	} else {
+		s.ref.SetLimit(0)
+	}
+}
+
+// gated is called when the gate has stopped the reader, or let it go.
+func (s *session) gated() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.press()
 }
 
 // notify makes sure that whoever waits on c wakes.
@@ -145,6 +176,7 @@ func (s *session) take(d broadway.Demand) ([]*broadway.Message, error) {
 	n = s.ref.Take(n)
 	taken := s.buffer[:n:n]
 	s.buffer = s.buffer[n:]
+	s.press()
 	return taken, nil
 }
 
@@ -178,7 +210,18 @@ func (s *session) Ack(_ context.Context, _ *broadway.AckRef, ok, failed []*broad
 			}
 		}
 	})
+	s.forget(ok)
+	s.forget(failed)
 	return nil
+}
+
+// forget tells the gate that messages are not in memory any more.
+func (s *session) forget(messages []*broadway.Message) {
+	var bytes int64
+	for _, m := range messages {
+		bytes += m.Size()
+	}
+	s.link.gate.done(bytes)
 }
 
 // Release gives messages back that were not processed.
@@ -188,6 +231,7 @@ func (s *session) Release(_ context.Context, _ *broadway.AckRef, messages []*bro
 			settle(m, acknowledgers.Returned)
 		}
 	})
+	s.forget(messages)
 	return nil
 }
 

@@ -149,5 +149,6 @@ func newSession(p *Producer, l *link, ch *amqp.Channel, queue string) *session {
 	}
 	s.lag.Store(-1)
 	s.ref = broadway.NewAckRef(s, nil, 0)
+	l.gate.tell(s.gated)
 	return s
 }
