@@ -48,7 +48,8 @@ func Earliest() Start { return Start{} }
 
 // Latest begins with the first message after the partition was first assigned.
 // That position is committed at once, so that a restart before the first message
-// does not skip any.
+// does not skip any. Partitions and topics that appear after the group, or this
+// producer, has known what there was begin with their first message.
 func Latest() Start { return Start{kind: startLatest} }
 
 // At begins with the first message whose timestamp is not before t, or at the

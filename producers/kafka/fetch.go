@@ -46,6 +46,8 @@ type plan struct {
 	most     int16               // the version of fetch, at most
 	topics   map[[16]byte]string // those that fetch asks for
 	queries  []offsetQuery
+	starts   []bool     // which queries are for where to begin, if not at the start
+	ids      [][16]byte // of the topics of queries
 	epochs   []epochQuery
 }
 
@@ -167,6 +169,8 @@ func (s *session) plan(node int32, lane int, parts []*partition) *plan {
 	case lane == laneOffsets:
 		for _, part := range parts {
 			p.queries = append(p.queries, offsetQuery{part.name, part.leader.epoch, part.timestamp})
+			p.starts = append(p.starts, part.lost < 0 && part.timestamp != timestampEarliest)
+			p.ids = append(p.ids, part.topicID)
 		}
 	case lane == laneEpochs:
 		for _, part := range parts {
@@ -280,7 +284,9 @@ func (s *session) execute(p *plan) {
 	case p.epochs != nil:
 		ends, err = s.cluster.epochEnds(p.node, p.epochs)
 	default:
-		offsets, err = s.cluster.offsets(p.node, p.queries)
+		if err = s.newcomers(p); err == nil {
+			offsets, err = s.cluster.offsets(p.node, p.queries)
+		}
 	}
 	s.mu.Lock()
 	b := s.brokers[p.node]

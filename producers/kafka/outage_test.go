@@ -201,3 +201,23 @@ func TestARealBrokerIsKilledAndCut(t *testing.T) {
 	eventually(t, "healthy", healthy(source))
 	r.stop(t)
 }
+
+// removeOffsets takes away what group "g" has committed, as an administrator does.
+func (f fake) removeOffsets(t testing.TB, topic string, partition int32) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(f.ListenAddrs()...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	part := kmsg.NewOffsetDeleteRequestTopicPartition()
+	part.Partition = partition
+	top := kmsg.NewOffsetDeleteRequestTopic()
+	top.Topic, top.Partitions = topic, []kmsg.OffsetDeleteRequestTopicPartition{part}
+	request := kmsg.NewPtrOffsetDeleteRequest()
+	request.Group, request.Topics = "g", []kmsg.OffsetDeleteRequestTopic{top}
+	response, err := request.RequestWith(t.Context(), client)
+	if err != nil || response.ErrorCode != 0 || response.Topics[0].Partitions[0].ErrorCode != 0 {
+		t.Fatalf("removing offsets: %v %+v", err, response)
+	}
+}

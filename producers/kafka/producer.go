@@ -46,6 +46,7 @@ type Producer struct {
 	mu        sync.Mutex // protects following fields
 	session   *session
 	counts    map[string]int // partitions of each topic, as told last
+	first     map[string]subscribed
 	tried     bool
 	started   bool
 	draining  bool
@@ -63,7 +64,7 @@ func NewProducer(cfg Config) *Producer {
 	w := newWire(endpoint{cfg.Brokers, cfg.ClientID, cfg.TLS, cfg.SASL, progressTimeout + cfg.MaxWait})
 	p := &Producer{
 		cfg: cfg, window: int64(cfg.Window), seed: maphash.MakeSeed(), wire: w, cluster: newCluster(w, cfg), decoder: newDecoder(cfg),
-		ready: make(chan struct{}, 1), quit: make(chan struct{}), counts: map[string]int{},
+		ready: make(chan struct{}, 1), quit: make(chan struct{}), counts: map[string]int{}, first: map[string]subscribed{},
 	}
 	p.size(broadway.Limits{})
 	return p
@@ -117,6 +118,7 @@ func (p *Producer) Connect(ctx context.Context) error {
 	}
 	for topic, state := range states {
 		p.counts[topic] = len(state.partitions)
+		p.notice(topic, state)
 		if state.err != nil {
 			p.cfg.Logger.Warn("kafka: topic is waited for", "topic", topic, "error", state.err)
 		}
@@ -241,13 +243,14 @@ func (p *Producer) described(err error) {
 	p.brokerErr = err
 }
 
-// partitionCount is how many partitions topic had when it was told last; count is
-// what it has now.
-func (p *Producer) partitionCount(topic string, count int) int {
+// partitionCount is how many partitions topic had when it was told last; state is
+// what it is now.
+func (p *Producer) partitionCount(topic string, state topicState) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	before := p.counts[topic]
-	p.counts[topic] = count
+	p.counts[topic] = len(state.partitions)
+	p.notice(topic, state)
 	return before
 }
 

@@ -412,7 +412,7 @@ func (s *session) checkTopics(states map[string]topicState) {
 		if state.err != nil {
 			continue
 		}
-		if count, known := len(state.partitions), s.producer.partitionCount(topic, len(state.partitions)); count != known {
+		if count, known := len(state.partitions), s.producer.partitionCount(topic, state); count != known {
 			s.end(fmt.Sprintf("topic %s has %d partitions and had %d", topic, count, known))
 		}
 		if was := s.ids[topic]; was != state.id && was != [16]byte{} {
