@@ -113,6 +113,9 @@ func Update(dir string, newer ...Entry) error {
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
 	return errors.Join(
 		os.WriteFile(name, append(text, '\n'), 0o644),
 		os.WriteFile(filepath.Join(dir, MarkdownFile), page, 0o644),

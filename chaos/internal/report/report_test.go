@@ -48,7 +48,7 @@ func TestScenariosAreInTheirOrder(t *testing.T) {
 }
 
 func TestAPageSaysWhatWasMissedAndWhatWasSmall(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "new")
 	good := Entry{ID: "A1", Title: "kills", Limit: "lost 0", Pass: true, Messages: 300_000, Scale: 1, Seed: 7, Commit: "abc", At: at(1)}
 	bad := Entry{ID: "B1", Title: "storm | wind", Limit: "repeats", Reasons: []string{"dup_over 3"}, Scale: 0.05, Messages: 200_000, At: at(2)}
 	page := func(entries ...Entry) string {

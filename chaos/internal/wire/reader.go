@@ -79,7 +79,7 @@ func (r *reader) id() string { return hex.EncodeToString(r.take(16)) }
 
 // items calls item for each of an array, until something is missing.
 func (r *reader) items(item func()) {
-	n := 0
+	var n int
 	if r.flexible {
 		n = r.uvarint() - 1
 	} else {
