@@ -152,6 +152,8 @@ func (r Replay) Run(ctx context.Context) (Replayed, error) {
 		Processor: broadway.ProcessorConfig{Handler: x.choose},
 		Batchers:  []broadway.BatcherConfig{{Size: 50, Timeout: 20 * time.Millisecond, Concurrency: 2, Reporter: x.publish}},
 		Failure:   broadway.FailurePolicy{MaxAttempts: 5, Action: broadway.ActionStopPipeline},
+		// What goes back is for others to judge, and a dead letter has headers besides.
+		MessageLimits: broadway.MessageLimits{Payload: -1, Key: -1, Headers: -1, HeaderBytes: -1},
 	}
 	if r.Pipeline != nil {
 		r.Pipeline(&cfg)

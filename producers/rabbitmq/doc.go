@@ -12,8 +12,8 @@
 // RabbitMQ pushes, up to the prefetch: a standing reservation that counts as
 // fetched. It is never unlimited, it is never more than the pipeline's bound,
 // and a message counts from its delivery to its acknowledgement. The prefetch
-// bounds a number of messages; in bytes the client may hold prefetch times the
-// largest message before a Fetch takes them.
+// bounds a number of messages; their bytes are bounded by this source's part of
+// MaxUnsettledBytes, and one message more: see Config.Prefetch.
 //
 // # Settling
 //
