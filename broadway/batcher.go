@@ -16,10 +16,12 @@ import (
 // flight at a time. A member that waits for another attempt blocks its key:
 // later messages of it are set aside.
 type batcher struct {
-	p    *Pipeline
-	cfg  BatcherConfig
-	box  mailbox
-	jobs chan *openBatch // to reporters; never more than idle ones
+	p       *Pipeline
+	cfg     BatcherConfig
+	box     mailbox
+	jobs    chan *openBatch // to reporters; never more than idle ones
+	crew    crew            // of reporters
+	circuit circuit
 
 	// Written by many.
 	held, highest atomic.Int64 // messages, from a processor to their settling
@@ -59,14 +61,21 @@ type openBatch struct {
 	id       batchID
 	state    BatchState
 	deadline time.Time
-	index    int // in deadlines, -1 when not there
+	index    int  // in deadlines, -1 when not there
+	trial    bool // decides whether the circuit closes
+
+	run    handling
+	before []written // the members when it was handed out, with RetryStuck
 }
 
-// report is what a reporter finished: the batch, and the members that are to
-// be tried again.
+// report is what a reporter finished.
 type report struct {
 	batch   *openBatch
-	retries []retry
+	stuck   bool       // its reporter did not count as working any more
+	failed  int        // members
+	retries []retry    // members that are to be tried again
+	kept    []*Message // members that wait for the circuit, in their order
+	outage  error      // why they do
 }
 
 func newBatcher(p *Pipeline, cfg BatcherConfig) *batcher {
@@ -78,6 +87,11 @@ func newBatcher(p *Pipeline, cfg BatcherConfig) *batcher {
 		p: p, cfg: cfg, jobs: make(chan *openBatch, cfg.Concurrency),
 		open: map[batchID]*openBatch{}, ready: make([][]*openBatch, shards), busy: make([]bool, shards),
 		blocked: map[uint64]*blockedKey{},
+	}
+	b.circuit.init(p, cfg.Name, func([]*Message) { b.box.nudge() })
+	b.crew = crew{
+		p: p, stage: cfg.Name, timeout: cfg.ReportTimeout, max: max(cfg.MaxStuck, 0), retry: cfg.RetryStuck,
+		circuit: &b.circuit, fresh: b.desk,
 	}
 	b.box.init()
 	return b
@@ -133,9 +147,14 @@ func (b *batcher) collect() {
 	b.done = nil
 	b.mu.Unlock()
 	for _, r := range done {
-		b.reporting.Add(-1)
+		if !r.stuck {
+			b.reporting.Add(-1)
+		}
 		if b.ordered() {
 			b.busy[r.batch.id.shard] = false
+		}
+		b.keep(r)
+		if b.ordered() {
 			b.resolve(r)
 			continue
 		}
@@ -143,6 +162,20 @@ func (b *batcher) collect() {
 			b.p.parker.park(again)
 		}
 	}
+}
+
+// keep puts the members that wait for the circuit back to the front of their shard,
+// in a batch as it was.
+func (b *batcher) keep(r report) {
+	if len(r.kept) == 0 {
+		return
+	}
+	o := r.batch
+	again := &openBatch{Batch: Batch{Batcher: o.Batcher, Key: o.Key, Trigger: o.Trigger, Messages: r.kept}, id: o.id, index: -1}
+	for _, m := range r.kept {
+		again.Bytes += m.size
+	}
+	b.ready[o.id.shard] = append([]*openBatch{again}, b.ready[o.id.shard]...)
 }
 
 // take puts m into its batch, or aside.
@@ -327,7 +360,7 @@ func (b *batcher) giveUp() {
 // when there is none. While credit is free, and only some references are at their
 // limit, it is one that holds messages of those.
 func (b *batcher) fullestOpen() *openBatch {
-	if int(b.reporting.Load()) >= b.cfg.Concurrency {
+	if int(b.reporting.Load()) >= b.cfg.Concurrency || !b.circuit.mayPass() {
 		return nil
 	}
 	all := b.overfull() || b.p.ledger.starved()
@@ -361,6 +394,14 @@ func (b *batcher) dispatch() {
 			tried++
 			continue
 		}
+		pass := b.circuit.admit()
+		if pass == fateHeld {
+			return
+		}
+		b.ready[shard] = b.ready[shard][1:]
+		if pass == fateTry {
+			o = b.one(o)
+		}
 		tried = 0
 		b.busy[shard] = b.ordered()
 		if b.reporting.Add(1) == 1 {
@@ -373,17 +414,28 @@ func (b *batcher) dispatch() {
 	}
 }
 
-// next takes the oldest closed batch of shard, unless one of it is in flight.
-// A batch that was stripped of all its members is forgotten.
+// next is the oldest closed batch of shard, unless one of it is in flight. A batch
+// that was stripped of all its members is forgotten.
 func (b *batcher) next(shard int) *openBatch {
 	for len(b.ready[shard]) > 0 && !b.busy[shard] {
-		o := b.ready[shard][0]
-		b.ready[shard] = b.ready[shard][1:]
-		if len(o.Messages) > 0 {
+		if o := b.ready[shard][0]; len(o.Messages) > 0 {
 			return o
 		}
+		b.ready[shard] = b.ready[shard][1:]
 	}
 	return nil
+}
+
+// one takes the first member of o, which was at the front of its shard, for a batch
+// of its own, by which the circuit is tried.
+func (b *batcher) one(o *openBatch) *openBatch {
+	t := &openBatch{Batch: o.Batch, id: o.id, index: -1, trial: true}
+	t.Messages, t.Bytes = o.Messages[:1:1], o.Messages[0].size
+	if len(o.Messages) > 1 {
+		o.Messages, o.Bytes = o.Messages[1:], o.Bytes-t.Bytes
+		b.ready[o.id.shard] = append([]*openBatch{o}, b.ready[o.id.shard]...)
+	}
+	return t
 }
 
 // publish tells Stats what is open and closed.
@@ -397,6 +449,7 @@ func (b *batcher) stats() BatcherStats {
 		Name: b.cfg.Name, Concurrency: b.cfg.Concurrency,
 		Held: int(b.held.Load()), HighestHeld: int(b.highest.Load()), Bound: int(b.bound()),
 		Open: int(b.opened.Load()), Closed: int(b.closed.Load()), Reporting: int(b.reporting.Load()),
+		Circuit: b.circuit.stats(),
 	}
 }
 

@@ -78,8 +78,25 @@ type ProcessorConfig struct {
 	// fallen to Concurrency x MinDemand. With an empty queue any free credit is
 	// asked for. Default MaxDemand / 2; must be below MaxDemand.
 	MinDemand int
-	// Timeout bounds one handling. Default none.
+	// Timeout bounds one handling: its context ends then, and the message fails with
+	// ErrHandlerTimeout. Default none.
+	//
+	// A handler that has not returned a grace later (the Timeout again, at least
+	// 10 ms and at most 0.6 s) is stuck: nothing can end it. It is named in the log,
+	// to a StuckObserver and in Stats.Stuck, and another worker takes its worker's
+	// place. Its message has failed, but is not tried again, nor its key (nor others
+	// that share its lane, of 64 for each worker) handled, before it returns; what it
+	// returns does not matter then. A handler without a Timeout is never stuck: see
+	// ProcessorStats.Oldest for the one that has run for longest.
 	Timeout time.Duration
+	// MaxStuck is how many stuck handlers have their workers replaced at a time.
+	// While there are more the pipeline is unhealthy and handles nothing. Default
+	// Concurrency, so that there are never more than twice as many goroutines; -1
+	// replaces none.
+	MaxStuck int
+	// RetryStuck lets go of the message and of the key of a stuck handler at once: it
+	// may be tried again, or settled, while the handler still runs.
+	RetryStuck bool
 	// PartitionBy makes messages of equal value be handled in order, through
 	// processors and reporters: the first handling, within one ownership of
 	// their source partition. Default: what the producers promise (Kafka: by
@@ -110,6 +127,15 @@ type BatcherConfig struct {
 	KeyBy func(*Message) string
 	// Policy closes batches earlier than the above. Default none.
 	Policy BatchPolicy
-	// ReportTimeout bounds one report. Default none.
+	// ReportTimeout bounds one report, as the processor's Timeout does a handling.
+	// No member of a batch whose reporter is stuck settles, or is tried again, before
+	// it returns. Default none.
 	ReportTimeout time.Duration
+	// MaxStuck is how many stuck reporters are replaced at a time. While there are
+	// more the pipeline is unhealthy and the batcher reports nothing. Default
+	// Concurrency; -1 replaces none.
+	MaxStuck int
+	// RetryStuck lets go of the batch of a stuck reporter at once: its members may be
+	// tried again, or settled, while the reporter still runs.
+	RetryStuck bool
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -37,12 +38,10 @@ func (d *drain) start(working, lettering, settling context.Context) {
 	}
 	for _, b := range p.batchers {
 		d.stages.Go(func() { b.run(d.stop) })
-		for range b.cfg.Concurrency {
-			d.stages.Go(func() { b.reportAll(working, d.stages.Go) })
-		}
+		b.crew.start(working, b.cfg.Concurrency)
 	}
 	d.stages.Go(func() { p.parker.run(d.stop) })
-	d.stages.Go(func() { p.pool.watch(d.stop) })
+	d.stages.Go(func() { p.watch(working, d.stop) })
 	p.pool.start(working)
 }
 
@@ -54,6 +53,9 @@ func (d *drain) run(settling context.Context) error {
 	stuck := p.ledger.empty(settling)
 	close(d.stop)
 	close(p.pool.stop)
+	for _, c := range p.crews() {
+		c.end()
+	}
 	d.wait(settling)
 	closing := d.closeProducers()
 	return p.outcome(stuck, closing)
@@ -75,7 +77,9 @@ func (d *drain) startClock(ctx context.Context) (stop func()) {
 		handlers := total - min(max(total/5, minTail), total/2)
 		by := time.Now().Add(handlers)
 		d.p.parker.hurry(func(r retry) bool { return r.due.After(by) })
+		tail := total - handlers
 		timers = append(timers, time.AfterFunc(handlers, d.cutHandlers),
+			time.AfterFunc(handlers+min(tail/4, time.Second), d.disown),
 			// In the middle of the tail, so that what is not confirmed is given back in time.
 			time.AfterFunc((handlers+total)/2, func() { d.stopLettering(ErrDrainTimeout) }),
 			time.AfterFunc(total, func() { d.stopSettling(ErrDrainTimeout) }))
@@ -98,7 +102,31 @@ func (d *drain) cutHandlers() {
 	d.stopWorking(ErrDrainTimeout)
 	d.p.sweep(nil)
 	d.p.parker.hurry(func(retry) bool { return true })
+	d.p.pool.circuit.hurry(func(*Message) bool { return true })
 	d.p.nudge()
+}
+
+// disown gives back what is still held by handlers, which ignored the end of their
+// context: a moment after that, so that there is time left to tell the sources.
+func (d *drain) disown() {
+	p := d.p
+	if p.aborted.Load() {
+		return
+	}
+	// Who gives back what a replacement finds has nothing to wait for.
+	over, cancel := context.WithCancelCause(context.Background())
+	cancel(ErrDrainTimeout)
+	for _, c := range p.crews() {
+		c.disown(over, func(given []Handling) {
+			p.mu.Lock()
+			p.disowned = append(p.disowned, given...)
+			p.mu.Unlock()
+			for _, h := range given {
+				p.log().Error("handler does not return: its work is given back", "stage", h.Stage, "id", h.ID,
+					"messages", h.Messages, "age", time.Since(h.Since))
+			}
+		})
+	}
 }
 
 // drainProducers stops the inflow of sources that push.
@@ -129,7 +157,11 @@ func (d *drain) wait(ctx context.Context) {
 	if d.p.aborted.Load() {
 		handlers = moment
 	}
-	waitFor(handlers, &d.p.pool.wg, &d.stages)
+	groups := []*sync.WaitGroup{&d.stages}
+	for _, c := range d.p.crews() {
+		groups = append(groups, &c.wg)
+	}
+	waitFor(handlers, groups...)
 	if ctx.Err() == nil {
 		moment = ctx
 	}
@@ -169,12 +201,30 @@ func (d *drain) closeProducers() error {
 // outcome is what Run returns.
 func (p *Pipeline) outcome(stuck, closing error) error {
 	p.mu.Lock()
-	cause := p.cause
+	cause, disowned := p.cause, p.disowned
 	p.mu.Unlock()
 	errs := []error{cause}
 	left := p.ledger.unsettled()
 	if cut := p.count.cut.Load(); !p.aborted.Load() && (stuck != nil || cut > 0) {
-		errs = append(errs, fmt.Errorf("%w: %d messages were given back unfinished, %d are still held by handlers", ErrDrainTimeout, cut, left))
+		err := fmt.Errorf("%w: %d messages were given back unfinished, %d are still held by handlers", ErrDrainTimeout, cut, left)
+		if len(disowned) > 0 {
+			err = fmt.Errorf("%w; %s", err, named(disowned))
+		}
+		errs = append(errs, err)
 	}
 	return errors.Join(append(errs, closing)...)
+}
+
+// named says which handlers do not return: the first three of them.
+func named(list []Handling) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d handlers did not return:", len(list))
+	for i, h := range list {
+		if i == 3 {
+			b.WriteString(", …")
+			break
+		}
+		fmt.Fprintf(&b, " %s of %s (%d messages) since %s", h.ID, h.Stage, h.Messages, h.Since.Format(time.RFC3339))
+	}
+	return b.String()
 }

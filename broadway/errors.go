@@ -71,7 +71,11 @@ func Reject(err error) error { return advise(err, adviseReject, 0) }
 func Retry(err error, after time.Duration) error { return advise(err, adviseRetryAfter, after) }
 
 // Unavailable marks err as an outage of something downstream, not a fault of the
-// message: it is tried again with backoff, and no attempt is counted.
+// message. It opens the circuit of the stage: the processors, or the reporters of
+// that batcher, are given nothing more, so that demand stops; connections and group
+// memberships stay. After the policy's backoff one message is tried alone (by a
+// reporter, in a batch of its own), again and again until one succeeds, which
+// closes the circuit. No attempt is counted, and what failed keeps its place.
 func Unavailable(err error) error { return advise(err, adviseUnavailable, 0) }
 
 // Fatal marks an error of a producer as final: the pipeline drains and Run

@@ -106,10 +106,17 @@ type DeadLetterer interface {
 // FailurePolicy says what happens when a handler or a reporter fails a message.
 type FailurePolicy struct {
 	// MaxAttempts is how often one stage handles a message, the first time
-	// included. Default 3. Reject errors are not retried.
+	// included. Default 3. Reject errors are not retried, and handlings that found
+	// something unavailable do not count.
 	MaxAttempts int
-	// Backoff is the wait between attempts. It occupies no worker.
+	// Backoff is the wait between attempts, which occupies no worker; and between
+	// the tries of a circuit that is open.
 	Backoff Backoff
+	// Unavailable says which errors mean that something downstream is not there, so
+	// that they open the stage's circuit: see the function [Unavailable], which
+	// marks single errors. It is asked about errors without advice, from several
+	// goroutines, panics and time-outs included. Default none.
+	Unavailable func(error) bool
 	// Action is taken after the last attempt. Sources with a broker require a
 	// choice; for others the default is ActionDrop.
 	Action Action
@@ -123,42 +130,47 @@ type retry struct {
 	wait    time.Duration
 	due     time.Time
 	release bool
+	then    func() // instead of a message
 }
 
+// course is what decide leaves to its caller.
+type course uint8
+
+const (
+	courseNone course = iota // m was dealt with
+	coursePark               // the retry is to be parked, for which a place is reserved
+	courseHold               // the retry waits until the stage's circuit closes
+)
+
 // decide says what becomes of m, which err failed at a stage (nil is the pool).
-// With true the caller parks the retry, for which a place is reserved; otherwise
-// m is dealt with.
-func (p *Pipeline) decide(ctx context.Context, m *Message, err error, at *batcher) (retry, bool) {
+func (p *Pipeline) decide(ctx context.Context, m *Message, err error, at *batcher) (retry, course) {
 	if ctx.Err() != nil {
 		p.release(m) // cut off by the drain's deadline: not the message's fault
-		return retry{}, false
+		return retry{}, courseNone
 	}
 	m.err = err
 	kind, wait := classify(err)
-	last := kind == adviseReject || kind != adviseUnavailable && m.Attempt >= p.cfg.Failure.MaxAttempts
-	if last {
+	if p.unavailable(err, kind) {
+		return retry{message: m.again(m.Attempt, at)}, courseHold
+	}
+	if kind == adviseReject || m.Attempt >= p.cfg.Failure.MaxAttempts {
 		p.giveUp(m)
-		return retry{}, false
+		return retry{}, courseNone
 	}
 	if !p.parker.retries.reserve() {
 		p.handBack(m)
-		return retry{}, false
+		return retry{}, courseNone
 	}
 	if kind != adviseRetryAfter {
-		wait = p.cfg.Failure.Backoff.Delay(m.Attempt+m.outages, rand.Float64())
-	}
-	attempt := m.Attempt + 1
-	if kind == adviseUnavailable {
-		attempt = m.Attempt
-		m.outages++
+		wait = p.cfg.Failure.Backoff.Delay(m.Attempt, rand.Float64())
 	}
 	p.count.retried.Add(1)
 	if p.retrying != nil {
 		p.retrying.Retrying(p.cfg.Name, at.stageName(), m, wait, err)
 	}
-	next := p.apart(m.again(attempt, at), true)
+	next := p.apart(m.again(m.Attempt+1, at), true)
 	m.drop()
-	return retry{message: next, wait: wait}, true
+	return retry{message: next, wait: wait}, coursePark
 }
 
 // stageName is the name of a stage for people: a batcher's, or the pool's.
@@ -171,13 +183,20 @@ func (b *batcher) stageName() string {
 
 // fail deals with a message that its processor failed. intime says that the
 // handler was not cut off by its own Timeout, so that an ended ctx means the
-// drain's deadline.
-func (p *Pipeline) fail(ctx context.Context, m *Message, err error, intime bool) verdict {
+// drain's deadline; trial that the pool's circuit waits to be told of it.
+func (p *Pipeline) fail(ctx context.Context, m *Message, err error, intime, trial bool) verdict {
 	if !intime {
 		ctx = context.WithoutCancel(ctx)
 	}
-	r, again := p.decide(ctx, m, err, nil)
-	if !again {
+	r, course := p.decide(ctx, m, err, nil)
+	if course == courseHold {
+		p.pool.circuit.fail(r.message, err, trial)
+		return parked
+	}
+	if trial {
+		p.pool.circuit.tried(false)
+	}
+	if course == courseNone {
 		return gone
 	}
 	p.parker.park(r)

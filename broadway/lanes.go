@@ -135,7 +135,12 @@ func (d *lanes) visit(ctx context.Context, w *worker) {
 
 // visitLane handles some messages of l, and says whether the visit may go on.
 func (d *lanes) visitLane(ctx context.Context, w *worker, l *lane) bool {
-	defer d.letGo(l)
+	w.owned = l
+	defer func() {
+		if !w.disowned {
+			d.letGo(l)
+		}
+	}()
 	for range laneVisit {
 		m := l.pop()
 		if m == nil {
@@ -159,7 +164,11 @@ func (d *lanes) visitLane(ctx context.Context, w *worker, l *lane) bool {
 // runtime.Goexit, which ends the goroutine here.
 func (d *lanes) handle(ctx context.Context, w *worker, l *lane, m *Message) bool {
 	key, trial := m.lane, m.retry // whoever gets m next may write it
-	defer func() { d.note(l, key, trial, w.verdict) }()
+	defer func() {
+		if !w.disowned { // otherwise the lane is another's
+			d.note(l, key, trial, w.verdict)
+		}
+	}()
 	return w.handle(ctx, m)
 }
 

@@ -38,8 +38,8 @@ type Enveloped interface {
 }
 
 // Message is one unit of work. It is owned by whoever holds it: the producer
-// until Fetch returns it, then one handler at a time. Handlers may write the
-// exported fields; everything else belongs to the pipeline.
+// until Fetch returns it, then one handler at a time. Handlers may write Value,
+// Batcher, BatchKey and BatchMode; everything else belongs to the pipeline.
 //
 // A Message must not be copied, and must not be used after its handler (or its
 // batch's reporter) has returned.
@@ -75,13 +75,14 @@ type Message struct {
 	lane     uint64   // what PartitionBy says
 	arrival  uint64   // at its batcher
 	earlier  int      // attempts made before this process got it
-	outages  int      // attempts that were not counted: see Unavailable
 	at       *batcher // the stage that tries again: a batcher, or nil for the pool
 	retry    bool     // an attempt after the first of its stage
 	giveBack bool     // a retry that is released instead
 	begins   bool     // a slab: see BeginSlab
 	read     bool     // somebody may still read it who has nothing to say any more: see drop
 
+	run    handling     // by the processor
+	pins   atomic.Int32 // who looks at it through a handling: see picture
 	state  atomic.Uint32
 	action Action
 	err    error
@@ -164,15 +165,34 @@ func (m *Message) settle(state uint32) bool {
 	return m.state.CompareAndSwap(stateClaimed, state)
 }
 
+// written is what handlers may write.
+type written struct {
+	value             any
+	batcher, batchKey string
+	mode              BatchMode
+}
+
+func (m *Message) written() written {
+	return written{m.Value, m.Batcher, m.BatchKey, m.BatchMode}
+}
+
 // again is a fresh Message for the next attempt of m at a stage, claimed: the
 // handler of an abandoned attempt may still hold the old one.
 func (m *Message) again(attempt int, at *batcher) *Message {
+	n := m.copy(m.written())
+	n.Attempt, n.retry, n.at, n.err = attempt, true, at, m.err
+	return n
+}
+
+// copy is a fresh Message of what m was before its handler wrote to it, claimed. It
+// reads nothing that handlers write.
+func (m *Message) copy(w written) *Message {
 	n := &Message{
-		Payload: m.Payload, Value: m.Value, Metadata: m.Metadata,
-		Batcher: m.Batcher, BatchKey: m.BatchKey, BatchMode: m.BatchMode,
-		Attempt: attempt, Redelivered: m.Redelivered,
+		Payload: m.Payload, Value: w.value, Metadata: m.Metadata,
+		Batcher: w.batcher, BatchKey: w.batchKey, BatchMode: w.mode,
+		Attempt: m.Attempt, Redelivered: m.Redelivered,
 		ref: m.ref, chunk: m.chunk, seq: m.seq, size: m.size, lane: m.lane,
-		arrival: m.arrival, earlier: m.earlier, outages: m.outages, retry: true, at: at, err: m.err,
+		arrival: m.arrival, earlier: m.earlier, retry: m.retry, at: m.at,
 	}
 	n.state.Store(stateClaimed)
 	return n

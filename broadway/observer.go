@@ -79,6 +79,39 @@ type RetryObserver interface {
 	Retrying(pipeline, stage string, m *Message, wait time.Duration, err error)
 }
 
+// StuckObserver is an optional interface of an Observer.
+type StuckObserver interface {
+	// Stuck is told of each handler or reporter that has not returned a grace after
+	// its time-out, and again when it has returned after all.
+	Stuck(StuckEvent)
+}
+
+// StuckEvent is a handler or a reporter that does not return.
+type StuckEvent struct {
+	Pipeline string
+	Handling
+	// Age is how long ago it began.
+	Age time.Duration
+	// Returned says that it has returned.
+	Returned bool
+}
+
+// CircuitObserver is an optional interface of an Observer.
+type CircuitObserver interface {
+	// Circuit is told whenever the circuit of a stage opens, is tried, and closes.
+	Circuit(CircuitEvent)
+}
+
+// CircuitEvent is a change of the circuit of a stage.
+type CircuitEvent struct {
+	Pipeline string
+	// Stage is "processor", or the name of a batcher.
+	Stage string
+	State CircuitState
+	// Err is why it is not closed.
+	Err error
+}
+
 type nopObserver struct{}
 
 func (nopObserver) Fetched(FetchEvent)   {}

@@ -35,9 +35,10 @@ type Pipeline struct {
 	turn     chan struct{}          // held by Pause and Resume
 	alone    atomic.Pointer[source] // waits for the others to let it fetch one large message
 
-	mu    sync.Mutex // protects following fields
-	cause error      // why the pipeline stopped, nil when it was asked to
-	halt  []context.CancelCauseFunc
+	mu       sync.Mutex // protects following fields
+	cause    error      // why the pipeline stopped, nil when it was asked to
+	disowned []Handling // that did not return in time for the drain
+	halt     []context.CancelCauseFunc
 }
 
 // New checks the whole of cfg and reports all mistakes at once: an error joined
@@ -321,7 +322,7 @@ func (p *Pipeline) want() int {
 		return 0
 	}
 	for _, b := range p.batchers {
-		if b.overfull() && !b.blockedNow.Load() {
+		if b.overfull() && !b.blocks() {
 			return 0 // it is slow, and works: more would only wait for it
 		}
 	}
@@ -384,6 +385,7 @@ func (p *Pipeline) nudge() {
 func (p *Pipeline) refDrains(ref *AckRef) {
 	p.sweep(ref)
 	p.parker.hurry(func(r retry) bool { return r.message.ref == ref })
+	p.pool.circuit.hurry(func(m *Message) bool { return m.ref == ref })
 	if p.deadLetters != nil {
 		p.deadLetters.nudge()
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -37,8 +36,8 @@ type pool struct {
 	cfg      ProcessorConfig
 	dispatch dispatcher
 	each     MessageObserver // or nil
-	workers  []*worker
-	wg       sync.WaitGroup
+	crew     crew
+	circuit  circuit
 	stop     chan struct{} // closed when no more work comes
 	clock    atomic.Int64  // coarse: nanoseconds, advanced by the watchdog
 	resting  atomic.Int32  // workers that wait for work
@@ -48,8 +47,14 @@ func newPool(p *Pipeline) *pool {
 	cfg := p.cfg.Processor
 	l := &pool{p: p, cfg: cfg, stop: make(chan struct{})}
 	l.each, _ = p.cfg.Observer.(MessageObserver)
-	for range cfg.Concurrency {
-		l.workers = append(l.workers, &worker{pool: l})
+	l.circuit.init(p, "processor", func(held []*Message) {
+		for _, m := range held {
+			l.dispatch.requeue(m)
+		}
+	})
+	l.crew = crew{
+		p: p, stage: "processor", timeout: cfg.Timeout, max: max(cfg.MaxStuck, 0), retry: cfg.RetryStuck,
+		circuit: &l.circuit, fresh: l.desk,
 	}
 	if cfg.PartitionBy != nil {
 		l.dispatch = newLanes(l)
@@ -69,15 +74,20 @@ func (l *pool) idle() bool { return l.resting.Load() > 0 }
 // start starts the workers. ctx is what handlers get.
 func (l *pool) start(ctx context.Context) {
 	l.clock.Store(time.Now().UnixNano())
-	for _, w := range l.workers {
-		l.wg.Go(func() { w.run(ctx) })
-	}
+	l.crew.start(ctx, l.cfg.Concurrency)
+}
+
+// desk is a new worker's.
+func (l *pool) desk() *desk {
+	w := &worker{pool: l}
+	w.owner = w
+	return &w.desk
 }
 
 // want is what the pool would take now: nothing until the queue has fallen to
 // the low mark, then up to the high one.
 func (l *pool) want() int {
-	queued := l.dispatch.queued()
+	queued := l.dispatch.queued() + int(l.circuit.count.Load())
 	if queued > l.cfg.Concurrency*l.cfg.MinDemand {
 		return 0
 	}
@@ -99,36 +109,37 @@ const visitTime = 100 * time.Millisecond
 // worker runs handlers, one at a time.
 type worker struct {
 	pool *pool
+	desk
 
-	// The worker's own.
+	// The worker's own, of which takeOver may have some once it has disowned.
 	succeeded, failed int
 	since             time.Time // start of the visit
 	tick              int64     // the coarse clock then
 	verdict           verdict   // on the last message
 	expired           bool      // the last handling timed out, and its context is used up
 	lane              *lane     // that await took, or nil
-
-	// slot is when the handling began that runs now (coarse), 0 for none. The
-	// watchdog claims a late one by negating it; then the attempt has failed,
-	// whatever the handler returns.
-	slot   atomic.Int64
-	cancel atomic.Pointer[context.CancelCauseFunc]
+	owned             *lane     // whose message is handled, or nil
+	trial             bool      // the last message decides whether the circuit closes
+	ends              bool      // the goroutine has a replacement
+	disowned          bool      // what the last message was, and its lane, is another's
+	before            written   // of the last message, with RetryStuck
 }
 
-// run visits the dispatcher until the pool stops. A handler that calls
-// runtime.Goexit ends the goroutine: its last act is to start the next one.
+// run visits the dispatcher until the pool stops, or the worker has a replacement.
+// A handler that calls runtime.Goexit ends the goroutine: its last act is to hire
+// the next one.
 func (w *worker) run(ctx context.Context) {
 	exiting := true
 	defer func() {
-		w.leave()
-		if exiting {
-			w.pool.wg.Go(func() { w.run(ctx) })
+		w.leaveVisit()
+		if exiting && !w.ends {
+			w.pool.crew.succeed(ctx, &w.desk)
 		}
 	}()
-	for w.pool.dispatch.await(w, w.pool.stop) {
+	for !w.ends && !w.disowned && w.pool.dispatch.await(w, w.pool.stop) {
 		w.visits(ctx)
 	}
-	exiting = false
+	exiting = w.disowned // takeOver may still read what is the worker's
 }
 
 // visits visits the dispatcher with one context, until there is nothing to do or
@@ -137,23 +148,24 @@ func (w *worker) visits(ctx context.Context) {
 	handling, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	w.cancel.Store(&cancel)
+	defer w.slot.Store(nil) // who rests keeps no message from the collector
 	for {
 		w.enter()
 		w.pool.dispatch.visit(handling, w)
-		if w.leave() == 0 || w.expired {
+		if w.leaveVisit() == 0 || w.expired {
 			w.expired = false
 			return
 		}
 	}
 }
 
-// enter and leave bracket a visit; leave reports it.
+// enter and leaveVisit bracket a visit; leaveVisit reports it.
 func (w *worker) enter() {
 	w.since = time.Now()
 	w.tick = w.pool.clock.Load()
 }
 
-func (w *worker) leave() int {
+func (w *worker) leaveVisit() int {
 	n := w.succeeded + w.failed
 	if n > 0 {
 		w.pool.p.cfg.Observer.Handled(HandleEvent{
@@ -190,29 +202,89 @@ func (w *worker) handle(ctx context.Context, m *Message) bool {
 	}
 	if err := m.err; err != nil && !m.retry { // attempts exhausted, or PartitionBy panicked
 		w.failed++
-		w.verdict = w.pool.p.fail(ctx, m, Reject(err), true)
+		w.verdict = w.pool.p.fail(ctx, m, Reject(err), true, false)
 		return true
 	}
-	began := max(w.pool.clock.Load(), 1)
-	w.slot.Store(began)
+	w.trial = false
+	if w.pool.circuit.shut.Load() && !w.enters(m) {
+		return true
+	}
+	if w.pool.cfg.RetryStuck {
+		w.before = m.written()
+	}
+	m.run.begin(m, 1, w.pool.clock.Load(), w.trial)
+	w.slot.Store(&m.run)
 	return w.finish(ctx, m, w.guarded(ctx, m))
+}
+
+// enters says whether m passes the circuit, which is not closed.
+func (w *worker) enters(m *Message) bool {
+	switch w.pool.circuit.enter(m) {
+	case fateHeld:
+		w.verdict = parked
+		return false
+	case fateRelease:
+		w.pool.p.release(m)
+		return false
+	case fateTry:
+		w.trial = true
+	}
+	return true
 }
 
 // finish hands m on after its handler returned err.
 func (w *worker) finish(ctx context.Context, m *Message, err error) bool {
-	intime := w.slot.Swap(0) > 0
-	if !intime {
+	phase := m.run.phase.Swap(phaseEnded)
+	trial := w.trial && phase < phaseStuck // otherwise it was over: see stuck
+	if phase >= phaseStuck {
+		w.ends = w.pool.crew.back(&w.desk, &m.run)
+	}
+	if phase == phaseDisowned {
+		w.expired, w.disowned = true, true
+		return false
+	}
+	if phase != phaseRuns {
 		w.expired = true
-		err = fmt.Errorf("%w after %v", ErrHandlerTimeout, w.pool.cfg.Timeout)
+		err = w.pool.late()
 	}
 	if err == nil {
 		w.succeeded++
+		if trial {
+			w.pool.circuit.tried(true)
+		}
 		w.pool.p.forward(m)
 		return true
 	}
 	w.failed++
-	w.verdict = w.pool.p.fail(ctx, m, err, intime)
-	return intime
+	w.verdict = w.pool.p.fail(ctx, m, err, phase == phaseRuns, trial)
+	return phase == phaseRuns
+}
+
+func (l *pool) late() error { return fmt.Errorf("%w after %v", ErrHandlerTimeout, l.cfg.Timeout) }
+
+// stuck ends a try of the circuit: it will not know what became of it.
+func (w *worker) stuck(h *handling) {
+	if h.trial {
+		w.pool.circuit.tried(false)
+	}
+}
+
+// takeOver deals with the message of a handler that does not return, and opens its
+// lane. The handler still has the Message, and may write to it: what goes on is a
+// copy.
+func (w *worker) takeOver(ctx context.Context, h *handling, release bool) {
+	key, trial := h.m.lane, h.m.retry
+	m := h.m.copy(w.before)
+	v := gone
+	if release {
+		w.pool.p.release(m)
+	} else {
+		v = w.pool.p.fail(ctx, m, w.pool.late(), false, false)
+	}
+	if d, ok := w.pool.dispatch.(*lanes); ok && w.owned != nil {
+		d.note(w.owned, key, trial, v)
+		d.letGo(w.owned)
+	}
 }
 
 // guarded calls the handler, and turns its panic into an error.
@@ -240,17 +312,4 @@ func (w *worker) guarded(ctx context.Context, m *Message) (err error) {
 	}
 	returned = true
 	return err
-}
-
-// expire cancels the handling that began before limit, if it still runs.
-func (w *worker) expire(limit int64) {
-	began, cancel := w.slot.Load(), w.cancel.Load()
-	if began <= 0 || began > limit {
-		return
-	}
-	// cancel was read before the swap, and the worker makes a new context only
-	// after it has seen the swap: so it belongs to the handling that is swapped.
-	if w.slot.CompareAndSwap(began, -began) {
-		(*cancel)(ErrHandlerTimeout)
-	}
 }

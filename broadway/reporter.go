@@ -17,48 +17,123 @@ import (
 // has come.
 type Reporter func(ctx context.Context, b *Batch) error
 
-// reportAll is a reporter stage's worker: it reports batches until jobs is
-// closed. A reporter that calls runtime.Goexit ends the goroutine: its last act
-// is to start the next one.
-func (b *batcher) reportAll(ctx context.Context, start func(func())) {
+// reporter is one goroutine of a batcher that reports.
+type reporter struct {
+	b *batcher
+	desk
+	ends bool // it has a replacement
+}
+
+// desk is a new reporter's.
+func (b *batcher) desk() *desk {
+	r := &reporter{b: b}
+	r.owner = r
+	return &r.desk
+}
+
+// run reports batches until jobs is closed, or the reporter has a replacement. A
+// Reporter that calls runtime.Goexit ends the goroutine: its last act is to hire
+// the next one.
+func (r *reporter) run(ctx context.Context) {
 	exiting := true
 	defer func() {
-		if exiting {
-			start(func() { b.reportAll(ctx, start) })
+		if exiting && !r.ends {
+			r.b.crew.succeed(ctx, &r.desk)
 		}
 	}()
-	for o := range b.jobs {
-		b.report(ctx, o)
+	for !r.ends {
+		o, ok := <-r.b.jobs
+		if !ok {
+			break
+		}
+		r.report(ctx, o)
 	}
 	exiting = false
 }
 
 // report has one batch reported and settles its members.
-func (b *batcher) report(ctx context.Context, o *openBatch) {
+func (r *reporter) report(ctx context.Context, o *openBatch) {
+	b := r.b
 	if ctx.Err() != nil {
 		b.p.release(o.Messages...)
 		b.finished(report{batch: o})
 		return
 	}
 	begin := time.Now()
-	returned := false
-	finish := func(err error) {
-		failed, retries := b.settle(ctx, o, err)
-		b.p.cfg.Observer.Reported(ReportEvent{
-			Pipeline: b.p.cfg.Name, Batcher: b.cfg.Name, Trigger: o.Trigger,
-			Messages: len(o.Messages), Bytes: o.Bytes, Failed: failed, Duration: time.Since(begin),
-		})
-		b.works(time.Since(begin))
-		b.finished(report{batch: o, retries: retries})
-	}
-	defer func() {
-		if !returned {
-			finish(ErrGoexit)
+	o.run.batch = o
+	o.run.begin(o.Messages[0], len(o.Messages), begin.UnixNano(), o.trial)
+	if b.cfg.RetryStuck {
+		for _, m := range o.Messages {
+			o.before = append(o.before, m.written())
 		}
-	}()
-	err := b.guarded(ctx, o)
-	returned = true
-	finish(err)
+	}
+	r.slot.Store(&o.run)
+	err := error(ErrGoexit)
+	defer func() { r.finish(ctx, o, begin, err) }() // also when the goroutine ends
+	err = b.guarded(ctx, o)
+}
+
+// finish settles the members of o, unless they are another's by now.
+func (r *reporter) finish(ctx context.Context, o *openBatch, begin time.Time, err error) {
+	phase := o.run.phase.Swap(phaseEnded)
+	r.slot.Store(nil)
+	if phase >= phaseStuck {
+		r.ends = r.b.crew.back(&r.desk, &o.run)
+	}
+	if phase < phaseDisowned {
+		r.b.conclude(ctx, o, o.Messages, begin, err, phase == phaseStuck)
+	}
+}
+
+// conclude settles the members of a reported batch, and hands it back; stuck says
+// that its reporter did not count as working any more.
+func (b *batcher) conclude(ctx context.Context, o *openBatch, members []*Message, begin time.Time, err error, stuck bool) {
+	s := b.settle(ctx, members, err)
+	s.batch, s.stuck = o, stuck
+	if o.trial && !stuck && s.outage == nil {
+		b.circuit.tried(s.failed == 0)
+	}
+	if s.outage != nil {
+		b.circuit.fail(nil, s.outage, o.trial && !stuck)
+	}
+	b.p.cfg.Observer.Reported(ReportEvent{
+		Pipeline: b.p.cfg.Name, Batcher: b.cfg.Name, Trigger: o.Trigger,
+		Messages: len(members), Bytes: o.Bytes, Failed: s.failed, Duration: time.Since(begin),
+	})
+	b.works(time.Since(begin))
+	b.finished(s)
+}
+
+// stuck lets another batch be reported in place of the reporter's.
+func (r *reporter) stuck(h *handling) {
+	r.b.reporting.Add(-1)
+	if h.trial {
+		r.b.circuit.tried(false)
+	}
+	r.b.box.nudge()
+}
+
+// takeOver deals with the batch of a reporter that does not return. The reporter
+// still has the members, and may write to them: what goes on are copies.
+func (r *reporter) takeOver(ctx context.Context, h *handling, release bool) {
+	b, o := r.b, h.batch
+	members := make([]*Message, len(o.Messages))
+	for i, m := range o.Messages {
+		var before written
+		if o.before != nil {
+			before = o.before[i]
+		}
+		members[i] = m.copy(before)
+	}
+	if release {
+		b.p.release(members...)
+		return // no other batch of its keys comes after it
+	}
+	b.conclude(context.WithoutCancel(ctx), o, members, time.Unix(0, h.began), b.late(), true)
+}
+
+func (b *batcher) late() error {
+	return fmt.Errorf("%w after %v", ErrHandlerTimeout, b.cfg.ReportTimeout)
 }
 
 // guarded calls the reporter, and turns its panic into an error.
@@ -71,7 +146,7 @@ func (b *batcher) guarded(ctx context.Context, o *openBatch) (err error) {
 	if b.cfg.ReportTimeout <= 0 {
 		return b.cfg.Reporter(ctx, b.copy(o))
 	}
-	late := fmt.Errorf("%w after %v", ErrHandlerTimeout, b.cfg.ReportTimeout)
+	late := b.late()
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.ReportTimeout, late)
 	defer cancel()
 	err = b.cfg.Reporter(ctx, b.copy(o))
@@ -88,28 +163,37 @@ func (b *batcher) copy(o *openBatch) *Batch {
 	return &c
 }
 
-// settle settles the members of o after its reporter returned err, and returns
-// how many failed and which are to be tried again.
-func (b *batcher) settle(ctx context.Context, o *openBatch, err error) (failed int, retries []retry) {
-	outcome, broken := outcomes(o.Messages, err)
+// settle settles members after their reporter returned err. What it gives says how
+// many failed, which are to be tried again, and which wait for the circuit.
+func (b *batcher) settle(ctx context.Context, members []*Message, err error) (s report) {
+	outcome, broken := outcomes(members, err)
 	if broken != nil {
-		b.p.log().Error("nothing of the batch is settled", "batcher", b.cfg.Name, "messages", len(o.Messages), "err", broken)
-		b.p.release(o.Messages...)
-		return len(o.Messages), nil
+		b.p.log().Error("nothing of the batch is settled", "batcher", b.cfg.Name, "messages", len(members), "err", broken)
+		b.p.release(members...)
+		s.failed = len(members)
+		return s
 	}
-	succeeded := make([]*Message, 0, len(o.Messages))
-	for i, m := range o.Messages {
+	succeeded := make([]*Message, 0, len(members))
+	for i, m := range members {
 		if outcome == nil || outcome[i] == nil {
 			succeeded = append(succeeded, m)
 			continue
 		}
-		failed++
-		if r, again := b.p.decide(ctx, m, outcome[i], b); again {
-			retries = append(retries, r)
+		s.failed++
+		switch r, course := b.p.decide(ctx, m, outcome[i], b); course {
+		case courseHold:
+			s.kept, s.outage = append(s.kept, r.message), outcome[i]
+		case coursePark:
+			if b.ordered() && slices.ContainsFunc(s.kept, func(before *Message) bool { return before.lane == m.lane }) {
+				b.p.parker.retries.vacate()
+				s.kept = append(s.kept, r.message) // after the one of its key that waits
+				continue
+			}
+			s.retries = append(s.retries, r)
 		}
 	}
 	b.p.succeed(succeeded)
-	return failed, retries
+	return s
 }
 
 // asBatchError finds a *BatchError that err is or wraps, alone: joined with

@@ -58,6 +58,14 @@ func (k *parker) park(r retry) {
 	k.nudge()
 }
 
+// after calls f once the wait is over, from the parker's goroutine.
+func (k *parker) after(wait time.Duration, f func()) {
+	k.mu.Lock()
+	heap.Push(&k.heap, retry{due: time.Now().Add(wait), then: f})
+	k.mu.Unlock()
+	k.nudge()
+}
+
 func (k *parker) nudge() {
 	select {
 	case k.wake <- struct{}{}:
@@ -70,7 +78,7 @@ func (k *parker) nudge() {
 func (k *parker) hurry(pick func(retry) bool) {
 	k.mu.Lock()
 	for i := range k.heap {
-		if r := &k.heap[i]; pick(*r) {
+		if r := &k.heap[i]; r.message != nil && pick(*r) {
 			r.due = time.Time{}
 			r.message.giveBack = true
 		}
@@ -87,9 +95,13 @@ func (k *parker) run(stop <-chan struct{}) {
 	for {
 		due, next := k.take(time.Now())
 		for _, r := range due {
-			if r.release {
+			switch {
+			case r.then != nil:
+				r.then()
+				continue
+			case r.release:
 				k.returning.vacate()
-			} else {
+			default:
 				k.retries.vacate()
 			}
 			k.p.resume(r)

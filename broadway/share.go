@@ -12,7 +12,7 @@ const minBlocked = 2 * time.Second
 // since what is given back loses its place.
 func (b *batcher) hold() bool {
 	n := b.held.Add(1)
-	if b.blockedNow.Load() && !b.ordered() && n > b.share() {
+	if b.blocks() && !b.ordered() && n > b.share() {
 		b.held.Add(-1)
 		return false
 	}
@@ -24,6 +24,10 @@ func (b *batcher) hold() bool {
 func (b *batcher) overfull() bool {
 	return len(b.p.batchers) > 1 && !b.ordered() && b.held.Load() >= b.share()
 }
+
+// blocks says that nothing is reported, and that it is not known when something
+// will be.
+func (b *batcher) blocks() bool { return b.blockedNow.Load() || b.circuit.shut.Load() }
 
 // share is what the batcher may hold: its bound, unless that would be at the cost
 // of what is reserved for the others.

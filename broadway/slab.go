@@ -64,7 +64,7 @@ func (c *chunk) share(m *Message) int64 {
 // drop lets the collector have what m held. The Message itself lies in one array
 // with others, some of which may live for long.
 func (m *Message) drop() {
-	if !m.read {
+	if !m.read && m.pins.Load() == 0 {
 		m.Payload, m.Value, m.Metadata = nil, nil, nil
 	}
 }
@@ -162,7 +162,7 @@ func (k *parker) copyOut() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for i := range k.heap {
-		if r := &k.heap[i]; !r.release {
+		if r := &k.heap[i]; r.message != nil && !r.release {
 			k.p.apart(r.message, true)
 		}
 	}

@@ -59,6 +59,10 @@ type Stats struct {
 	UnsettledBytes        int64
 	HighestUnsettledBytes int64
 	MaxUnsettledBytes     int64
+	// Stuck are the handlers and reporters that do not return, and Late counts those
+	// that did so after all.
+	Stuck []Handling
+	Late  int64
 	// OldestUnsettled is the age of the oldest message that is not settled.
 	OldestUnsettled time.Duration
 
@@ -97,12 +101,17 @@ type ProducerStats struct {
 // ProcessorStats is a picture of the pool.
 type ProcessorStats struct {
 	Concurrency int
-	// Busy counts workers within a handler.
+	// Busy counts workers within a handler that is not stuck.
 	Busy int
+	// Oldest is the handling that has run for longest and is not stuck; none when
+	// no worker is busy.
+	Oldest []Handling
 	// Queued is how many messages wait for a worker; Parked is how many wait
 	// for their next attempt, at any stage.
 	Queued int
 	Parked int
+	// Circuit is the pool's.
+	Circuit CircuitStats
 }
 
 // BatcherStats is a picture of one batcher and its reporters.
@@ -118,8 +127,13 @@ type BatcherStats struct {
 	// Open and Closed count batches that fill, and that wait for a reporter.
 	Open   int
 	Closed int
-	// Reporting counts reporters at work.
+	// Reporting counts reporters at work that are not stuck.
 	Reporting int
+	// Oldest is the report that has run for longest and is not stuck; none when no
+	// reporter is at work.
+	Oldest []Handling
+	// Circuit is that of its reporters.
+	Circuit CircuitStats
 }
 
 // Stage is one line of a Topology.
@@ -137,6 +151,7 @@ type counters struct {
 	retried, requeued                                atomic.Int64
 	doubled                                          atomic.Int64 // settles of a settled message
 	cut                                              atomic.Int64 // released after the handlers' deadline
+	late                                             atomic.Int64 // handlers that returned after they were stuck
 	full                                             atomic.Int64 // references at their limit
 }
 
@@ -164,13 +179,11 @@ func (p *Pipeline) Stats() Stats {
 		Processor: ProcessorStats{
 			Concurrency: p.cfg.Processor.Concurrency,
 			Queued:      p.pool.dispatch.queued(), Parked: int(p.parker.retries.taken.Load()),
+			Circuit: p.pool.circuit.stats(),
 		},
+		Late: p.count.late.Load(),
 	}
-	for _, w := range p.pool.workers {
-		if w.slot.Load() != 0 {
-			st.Processor.Busy++
-		}
-	}
+	st.Processor.Busy, st.Processor.Oldest, st.Stuck = p.pool.crew.running()
 	p.ledger.fill(&st)
 	var errs []error
 	for _, s := range p.sources {
@@ -181,8 +194,14 @@ func (p *Pipeline) Stats() Stats {
 		}
 		st.Producers = append(st.Producers, ps)
 	}
+	errs = append(errs, p.pool.crew.health(), st.Processor.Circuit.errOpen("processor"))
 	for _, b := range p.batchers {
-		st.Batchers = append(st.Batchers, b.stats())
+		bs := b.stats()
+		var stuck []Handling
+		_, bs.Oldest, stuck = b.crew.running()
+		st.Stuck = append(st.Stuck, stuck...)
+		st.Batchers = append(st.Batchers, bs)
+		errs = append(errs, b.crew.health(), bs.Circuit.errOpen("batcher "+b.cfg.Name))
 	}
 	if p.deadLetters != nil {
 		st.deadLetters = p.deadLetters.health()
@@ -238,9 +257,19 @@ func (st *Stats) waitingFor() string {
 		return fmt.Sprintf("dead letters: %v", st.deadLetters)
 	}
 	for _, b := range st.Batchers {
+		if err := b.Circuit.errOpen("batcher " + b.Name); err != nil && b.Held > 0 {
+			return err.Error()
+		}
 		if b.Reporting == b.Concurrency && b.Closed > 0 {
 			return fmt.Sprintf("a free reporter of batcher %s: %d batches wait", b.Name, b.Closed)
 		}
+	}
+	if err := st.Processor.Circuit.errOpen("processor"); err != nil {
+		return err.Error()
+	}
+	if len(st.Stuck) > 0 && st.Unsettled > 0 && st.Processor.Busy == 0 {
+		h := st.Stuck[0]
+		return fmt.Sprintf("the handler of %s at %s, which has not returned since %s", h.ID, h.Stage, h.Since.Format(time.RFC3339))
 	}
 	if st.Processor.Busy == st.Processor.Concurrency && st.Processor.Queued > 0 {
 		return fmt.Sprintf("a free worker: %d messages wait", st.Processor.Queued)

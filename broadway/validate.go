@@ -49,6 +49,7 @@ func (c Config) withDefaults() Config {
 	p.Concurrency = cmp.Or(p.Concurrency, 2*runtime.GOMAXPROCS(0))
 	p.MaxDemand = cmp.Or(p.MaxDemand, DefaultMaxDemand)
 	p.MinDemand = cmp.Or(p.MinDemand, p.MaxDemand/2)
+	p.MaxStuck = cmp.Or(p.MaxStuck, min(p.Concurrency, maxConcurrency))
 	c.Batchers = slices.Clone(c.Batchers)
 	for i := range c.Batchers {
 		b := &c.Batchers[i]
@@ -56,6 +57,7 @@ func (c Config) withDefaults() Config {
 		b.Concurrency = cmp.Or(b.Concurrency, 1)
 		b.Size = cmp.Or(b.Size, DefaultBatchSize)
 		b.Timeout = cmp.Or(b.Timeout, DefaultBatchTimeout)
+		b.MaxStuck = cmp.Or(b.MaxStuck, min(b.Concurrency, maxConcurrency))
 	}
 	return c
 }
@@ -155,6 +157,7 @@ func (p *ProcessorConfig) check(e *mistakes) {
 	e.add(p.MinDemand < 0 || p.MinDemand >= max(p.MaxDemand, 1), "Processor.MinDemand", p.MinDemand,
 		"must be at least 0 and less than MaxDemand, which is %d", p.MaxDemand)
 	e.add(p.Timeout < 0, "Processor.Timeout", p.Timeout, "must not be negative; 0 means none")
+	e.stuck("Processor.", p.MaxStuck, p.RetryStuck, p.Timeout)
 	e.add(p.Unordered && p.PartitionBy != nil, "Processor.Unordered", true, "cannot be combined with PartitionBy")
 }
 
@@ -165,6 +168,14 @@ func (b *BatcherConfig) check(e *mistakes, field string) {
 	e.add(b.Bytes < 0, field+"Bytes", b.Bytes, "must not be negative; 0 means no limit")
 	e.add(b.Timeout < -1, field+"Timeout", b.Timeout, "must be positive, or -1 for never")
 	e.add(b.ReportTimeout < 0, field+"ReportTimeout", b.ReportTimeout, "must not be negative; 0 means none")
+	e.stuck(field, b.MaxStuck, b.RetryStuck, b.ReportTimeout)
+}
+
+// stuck checks what is said of handlers that do not return.
+func (e *mistakes) stuck(field string, most int, retry bool, timeout time.Duration) {
+	e.add(most < -1 || most > maxConcurrency, field+"MaxStuck", most,
+		"must be between 1 and %d, -1 for none, or 0 for the default", maxConcurrency)
+	e.add(retry && timeout == 0, field+"RetryStuck", true, "needs a time-out: without one no handler is stuck")
 }
 
 func (f *FailurePolicy) check(e *mistakes) {

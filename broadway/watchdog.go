@@ -1,13 +1,20 @@
 package broadway
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
-// watch advances the pool's coarse clock and cancels handlings that take longer
-// than Timeout: one goroutine for all workers, and no timer per message.
-func (l *pool) watch(stop <-chan struct{}) {
+// watch advances the pool's coarse clock and finds handlings that take longer than
+// their time-out: one goroutine for all workers and reporters, and no timer per
+// message. ctx is that of replacements.
+func (p *Pipeline) watch(ctx context.Context, stop <-chan struct{}) {
+	crews := p.crews()
 	tick := visitTime
-	if l.cfg.Timeout > 0 {
-		tick = min(max(l.cfg.Timeout/8, time.Millisecond), visitTime)
+	for _, c := range crews {
+		if t := c.timeout; t > 0 {
+			tick = min(tick, max(t/8, time.Millisecond))
+		}
 	}
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
@@ -15,20 +22,26 @@ func (l *pool) watch(stop <-chan struct{}) {
 	for {
 		select {
 		case now := <-ticker.C:
-			l.clock.Store(now.UnixNano())
-			l.p.lookAtBatchers(now)
+			p.pool.clock.Store(now.UnixNano())
+			p.lookAtBatchers(now)
 			if now.Sub(looked) >= copyAge/2 {
 				looked = now
-				l.p.copyOut(now)
+				p.copyOut(now)
 			}
-			if l.cfg.Timeout > 0 {
-				for _, w := range l.workers {
-					// The clock that a handling began by may be a tick behind.
-					w.expire(now.Add(-l.cfg.Timeout - tick).UnixNano())
-				}
+			for _, c := range crews {
+				c.look(ctx, now, tick)
 			}
 		case <-stop:
 			return
 		}
 	}
+}
+
+// crews are those of the pool and of all batchers.
+func (p *Pipeline) crews() []*crew {
+	crews := []*crew{&p.pool.crew}
+	for _, b := range p.batchers {
+		crews = append(crews, &b.crew)
+	}
+	return crews
 }

@@ -295,8 +295,9 @@ type Retry struct {
 	Err      error
 }
 
-// ObserverRecorder is a [broadway.Observer] and [broadway.RetryObserver] that
-// remembers what it was told. The zero value is ready. It is safe for
+// ObserverRecorder is a [broadway.Observer], and a [broadway.RetryObserver],
+// [broadway.StuckObserver] and [broadway.CircuitObserver], that remembers what it was
+// told. The zero value is ready. It is safe for
 // concurrent use.
 type ObserverRecorder struct {
 	fetched  history[broadway.FetchEvent]
@@ -304,6 +305,8 @@ type ObserverRecorder struct {
 	reported history[broadway.ReportEvent]
 	settled  history[broadway.SettleEvent]
 	retries  history[Retry]
+	stuck    history[broadway.StuckEvent]
+	circuits history[broadway.CircuitEvent]
 }
 
 // Fetched records e.
@@ -322,6 +325,18 @@ func (r *ObserverRecorder) Settled(e broadway.SettleEvent) { r.settled.add(e) }
 func (r *ObserverRecorder) Retrying(pipeline, stage string, m *broadway.Message, wait time.Duration, err error) {
 	r.retries.add(Retry{pipeline, stage, string(m.Payload), m.Attempt, wait, err})
 }
+
+// Stuck records e.
+func (r *ObserverRecorder) Stuck(e broadway.StuckEvent) { r.stuck.add(e) }
+
+// Circuit records e.
+func (r *ObserverRecorder) Circuit(e broadway.CircuitEvent) { r.circuits.add(e) }
+
+// Stucks are the handlers so far that did not return, and that did after all.
+func (r *ObserverRecorder) Stucks() []broadway.StuckEvent { return r.stuck.all() }
+
+// Circuits are the changes of circuits so far.
+func (r *ObserverRecorder) Circuits() []broadway.CircuitEvent { return r.circuits.all() }
 
 // Fetches are the fetches so far.
 func (r *ObserverRecorder) Fetches() []broadway.FetchEvent { return r.fetched.all() }
