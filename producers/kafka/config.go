@@ -252,10 +252,32 @@ func (c Config) validate() error {
 	}
 	errs = append(errs, c.validateTimes()...)
 	errs = append(errs, c.validateSizes()...)
+	if err := tlsMistake(c.TLS); err != nil {
+		errs = append(errs, err)
+	}
 	if c.SASL != nil {
 		errs = append(errs, c.SASL.validate()...)
 	}
 	return errors.Join(errs...)
+}
+
+// warn logs at the start what makes a connection unsafe.
+func (c Config) warn() {
+	if c.SASL != nil && c.TLS == nil {
+		c.Logger.Warn("kafka: authenticating without TLS", "mechanism", string(c.SASL.Mechanism))
+	}
+	if c.TLS != nil && c.TLS.InsecureSkipVerify {
+		c.Logger.Warn("kafka: the server is not verified (InsecureSkipVerify): whoever is in between can read and change everything")
+	}
+}
+
+// tlsMistake says what is wrong with versions: nil and zeros mean TLS 1.2 or later.
+func tlsMistake(c *tls.Config) error {
+	older := func(version uint16) bool { return version != 0 && version < tls.VersionTLS12 }
+	if c != nil && (older(c.MinVersion) || older(c.MaxVersion)) {
+		return errors.New("kafka: TLS: versions before 1.2 are not safe")
+	}
+	return nil
 }
 
 func (c Config) validateTimes() []error {

@@ -100,8 +100,8 @@ func (p *Producer) salt(name topicPartition) uint64 { return maphash.Comparable(
 // Connect makes the first connection, and lets the member join its group: that
 // goes on, and is tried again without end, in the background.
 func (p *Producer) Connect(ctx context.Context) error {
-	if p.cfg.SASL != nil && p.cfg.TLS == nil && p.firstTime() {
-		p.cfg.Logger.Warn("kafka: authenticating without TLS", "mechanism", string(p.cfg.SASL.Mechanism))
+	if p.firstTime() {
+		p.cfg.warn()
 	}
 	states, err := p.wire.describe(ctx, p.cfg.Topics)
 	if err != nil && ctx.Err() != nil {

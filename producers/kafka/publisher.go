@@ -73,6 +73,9 @@ func (c PublisherConfig) validate() error {
 	if c.Compression > Zstd {
 		errs = append(errs, fmt.Errorf("kafka: Compression: %d is no codec", c.Compression))
 	}
+	if err := tlsMistake(c.TLS); err != nil {
+		errs = append(errs, err)
+	}
 	if c.SASL != nil {
 		errs = append(errs, c.SASL.validate()...)
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net"
 	"net/url"
@@ -89,6 +90,9 @@ func (e *endpoint) resolve(address string) []error {
 	if e.port < 1 || e.port > 65535 {
 		errs = append(errs, mistake("Port", "%d is not between 1 and 65535", e.port))
 	}
+	if e.tls != nil && (older(e.tls.MinVersion) || older(e.tls.MaxVersion)) {
+		errs = append(errs, mistake("TLS", "versions before 1.2 are not safe"))
+	}
 	errs = append(errs, nameMistake("VHost", e.vhost)...)
 	errs = append(errs, durationMistake("DialTimeout", e.dialTimeout, false)...)
 	errs = append(errs, durationMistake("CloseTimeout", e.closeTimeout, false)...)
@@ -99,6 +103,17 @@ func (e *endpoint) resolve(address string) []error {
 		e.credentials = Password("guest", "guest")
 	}
 	return errs
+}
+
+// older says whether a version of TLS is set, and older than 1.2.
+func older(version uint16) bool { return version != 0 && version < tls.VersionTLS12 }
+
+// warn logs at the start what makes a connection unsafe.
+func (e *endpoint) warn(log *slog.Logger) {
+	if e.tls != nil && e.tls.InsecureSkipVerify {
+		log.Warn("rabbitmq: the server is not verified (InsecureSkipVerify): whoever is in between can read and change everything",
+			"broker", e.String())
+	}
 }
 
 // parse reads a URL. Its errors never quote it: where a password is not escaped,

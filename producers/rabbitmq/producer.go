@@ -113,6 +113,7 @@ func (p *Producer) Connect(ctx context.Context) error {
 	if done, err := p.connected(); done {
 		return err
 	}
+	p.server.warn(p.cfg.Logger)
 	s, err := p.open(ctx)
 	if err != nil {
 		p.mu.Lock()
