@@ -193,20 +193,18 @@ func (r *AckRef) countLocked() {
 
 // settled counts n messages of r as settled, and tells the producer of the room.
 func (r *AckRef) settled(n int) {
-	r.mu.Lock()
-	full := r.limit > 0 && r.unsettled >= r.limit
-	onRoom := r.onRoom
-	r.mu.Unlock()
-	r.returned(n)
-	if full && onRoom != nil {
+	if full, onRoom := r.returned(n); full && onRoom != nil {
 		onRoom()
 	}
 }
 
-// returned takes n messages of r off the account.
-func (r *AckRef) returned(n int) {
+// returned takes n messages of r off the account. It says whether r was at its limit,
+// and whom to tell: looked at under one lock with the account, as a Take in between
+// could fill r, and nobody would be told of the room that comes then.
+func (r *AckRef) returned(n int) (full bool, onRoom func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	full = r.limit > 0 && r.unsettled >= r.limit
 	r.unsettled -= n
 	if r.unsettled < 0 {
 		panic(fmt.Sprintf("broadway: %d messages of a reference settled that were never taken", -r.unsettled))
@@ -216,4 +214,5 @@ func (r *AckRef) returned(n int) {
 		close(r.idle)
 		r.idle = nil
 	}
+	return full, r.onRoom
 }

@@ -2,17 +2,8 @@ package kafka
 
 import (
 	"context"
-	"time"
 
 	"github.com/gobroadway/gobroadway/broadway"
-)
-
-// Fetch looks again after minRoomPoll, and then less and less often, while
-// something waits for room in its AckRef: nobody announces that room comes back.
-// It comes right after an Ack, which is when the looking begins anew.
-const (
-	minRoomPoll = 50 * time.Microsecond
-	maxRoomPoll = 2 * time.Millisecond
 )
 
 // minRun is how many messages of one partition stand together at least, if so
@@ -25,16 +16,14 @@ const minRun = 32
 func (p *Producer) Fetch(ctx context.Context, d broadway.Demand) ([]*broadway.Message, error) {
 	p.asks.Add(1)
 	defer p.blocked.Store(false)
-	poll := minRoomPoll
 	for {
 		s, err := p.current()
 		if err != nil {
 			return nil, err
 		}
-		var roomless bool
 		if s != nil {
 			var messages []*broadway.Message
-			messages, roomless, err = s.deliver(d)
+			messages, err = s.deliver(d)
 			if len(messages) > 0 || err != nil {
 				s.whet()
 				return messages, err
@@ -43,34 +32,11 @@ func (p *Producer) Fetch(ctx context.Context, d broadway.Demand) ([]*broadway.Me
 		if p.blocked.CompareAndSwap(false, true) && s != nil {
 			kick(s.fetchKick)
 		}
-		if !roomless {
-			poll = 0
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-p.ready:
 		}
-		if poll, err = p.await(ctx, poll); err != nil {
-			return nil, err
-		}
-		if roomless {
-			kick(s.fetchKick) // what has room again may be fetched, too
-		}
-	}
-}
-
-// await returns when something may have changed, after poll unless that is 0, or
-// with the cause of ctx. It says how long to poll next time.
-func (p *Producer) await(ctx context.Context, poll time.Duration) (time.Duration, error) {
-	var tick <-chan time.Time
-	if poll > 0 {
-		timer := time.NewTimer(poll)
-		defer timer.Stop()
-		tick = timer.C
-	}
-	select {
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
-	case <-p.ready:
-		return minRoomPoll, nil
-	case <-tick:
-		return min(2*poll, maxRoomPoll), nil
 	}
 }
 
@@ -84,12 +50,12 @@ func (s *session) whet() {
 	}
 }
 
-// deliver hands out what is there and wanted, and says whether something waits
-// for room. It is called by one goroutine at a time.
-func (s *session) deliver(d broadway.Demand) (messages []*broadway.Message, roomless bool, err error) {
+// deliver hands out what is there and wanted. It is called by one goroutine at a
+// time.
+func (s *session) deliver(d broadway.Demand) (messages []*broadway.Message, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ready, roomless := s.readyParts()
+	ready := s.readyParts()
 	var tooLarge int64
 	for i, part := range ready {
 		left := d.Messages - len(messages)
@@ -109,16 +75,15 @@ func (s *session) deliver(d broadway.Demand) (messages []*broadway.Message, room
 		}
 	}
 	if len(messages) == 0 && tooLarge > 0 {
-		return nil, roomless, broadway.NeedBytes(tooLarge)
+		return nil, broadway.NeedBytes(tooLarge)
 	}
-	return messages, roomless, nil
+	return messages, nil
 }
 
-// readyParts lists the partitions that can hand out, in turn, and says whether
-// one has no room. Callers hold mu.
-func (s *session) readyParts() (ready []*partition, roomless bool) {
+// readyParts lists the partitions that can hand out, in turn. Callers hold mu.
+func (s *session) readyParts() (ready []*partition) {
 	if s.ended {
-		return nil, false
+		return nil
 	}
 	n := len(s.parts)
 	for i := range n {
@@ -126,18 +91,14 @@ func (s *session) readyParts() (ready []*partition, roomless bool) {
 		if p.phase != phaseFetching {
 			continue
 		}
-		if p.own.ref.Room() == 0 {
-			roomless = true
-			continue
-		}
-		if len(p.segments) > 0 && s.windowLeft(p) > 0 {
+		if p.own.ref.Room() > 0 && len(p.segments) > 0 && s.windowLeft(p) > 0 {
 			ready = append(ready, p)
 		}
 	}
 	if len(ready) > 0 {
 		s.rover = (ready[0].at + 1) % n
 	}
-	return ready, roomless
+	return ready
 }
 
 // windowLeft is how many messages p may hand out before something must be

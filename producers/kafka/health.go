@@ -3,6 +3,7 @@ package kafka
 import (
 	"errors"
 	"sync/atomic"
+	"time"
 
 	"github.com/gobroadway/gobroadway/broadway"
 )
@@ -85,14 +86,16 @@ func (p *Producer) Lag() []broadway.Lag {
 
 // Health is nil, or why messages do not come: a broker that does not answer, a
 // group that is not joined, a topic that does not exist, a stopped partition,
-// commits that fail.
+// commits that fail. That the group rebalances is no reason, until it takes longer
+// than RebalanceTimeout or joining it fails twice.
 func (p *Producer) Health() error {
 	p.mu.Lock()
 	s := p.session
 	err := errors.Join(p.fatal, p.brokerErr)
-	if p.started {
+	switch {
+	case p.started && !p.rebalances():
 		err = errors.Join(err, p.groupErr)
-	} else if err == nil {
+	case !p.started && err == nil:
 		err = errors.New("kafka: not connected")
 	}
 	p.mu.Unlock()
@@ -100,6 +103,12 @@ func (p *Producer) Health() error {
 		return err
 	}
 	return errors.Join(err, s.health())
+}
+
+// rebalances says whether the member is on its way back into its group, in time.
+// Callers hold mu.
+func (p *Producer) rebalances() bool {
+	return !p.left.IsZero() && p.refusals < 2 && time.Since(p.left) < p.cfg.RebalanceTimeout
 }
 
 func (s *session) health() error {

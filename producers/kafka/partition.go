@@ -91,6 +91,10 @@ type ownership struct {
 func (s *session) newOwnership(p *partition, ledger *acknowledgers.Offsets) *ownership {
 	o := &ownership{session: s, part: p, ledger: ledger, salt: s.producer.salt(p.name)}
 	o.ref = broadway.NewAckRef(s.producer, o, s.share)
+	o.ref.OnRoom(func() {
+		s.producer.wake()
+		kick(s.fetchKick) // what has room again may be fetched, too
+	})
 	return o
 }
 

@@ -52,9 +52,10 @@ type Producer struct {
 	draining  bool
 	closed    bool
 	fatal     error
-	brokerErr error // why metadata could not be had
-	groupErr  error // why there is no session
-	refusals  int   // joins that failed in a row
+	brokerErr error     // why metadata could not be had
+	groupErr  error     // why there is no session
+	refusals  int       // joins that failed in a row
+	left      time.Time // when the last session ended, zero before the first
 }
 
 // NewProducer makes a producer. It dials nothing; mistakes in cfg are what
@@ -203,7 +204,7 @@ func (p *Producer) groupConfig() kafkago.ConsumerGroupConfig {
 // adopt makes s the session that Fetch hands out from.
 func (p *Producer) adopt(s *session) {
 	p.mu.Lock()
-	p.session, p.groupErr, p.refusals = s, nil, 0
+	p.session, p.groupErr, p.refusals, p.left = s, nil, 0, time.Time{}
 	p.mu.Unlock()
 	p.count.generations.Add(1)
 	p.wake()
@@ -217,7 +218,7 @@ func (p *Producer) dismiss(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.session == s {
-		p.session = nil
+		p.session, p.left = nil, time.Now()
 		p.groupErr = fmt.Errorf("kafka: joining group %s again", p.cfg.Group)
 		if why != "" {
 			p.groupErr = fmt.Errorf("%w: %s", p.groupErr, why)
