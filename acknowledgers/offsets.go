@@ -45,7 +45,7 @@ type Offsets struct {
 	durable   int64 // how many delivered offsets lie below committed
 
 	// skip is what an earlier epoch settled above its Next: not to be delivered
-	// again. Sorted, and never written after Rewind.
+	// again. Sorted, and never written after ResumeOffsets.
 	skip []Span
 }
 
@@ -57,6 +57,16 @@ type run struct{ offset, ordinal, count int64 }
 // committed offset (or where the ownership starts without one).
 func NewOffsets(start int64) *Offsets {
 	return &Offsets{position: start, committed: start}
+}
+
+// ResumeOffsets returns the ledger of an ownership that begins at the committed
+// offset start, of which settled lists what earlier ones have settled above it:
+// rising spans that do not touch, as [Offsets.Above] gave them. See
+// [Offsets.Done].
+func ResumeOffsets(start int64, settled []Span) *Offsets {
+	o := NewOffsets(start)
+	o.skip = settled
+	return o
 }
 
 // Deliver tells that the offsets first to first+n-1 are handed out. Offsets
@@ -289,15 +299,15 @@ func union(a, b []Span) []Span {
 // at [Offsets.Next], and what is settled above is known to it as
 // [Offsets.Done], so that it is not delivered a second time.
 func (o *Offsets) Rewind() *Offsets {
-	n := NewOffsets(o.Next())
+	n := ResumeOffsets(o.Next(), o.Above())
 	n.committed = o.committed
-	n.skip = o.Above()
 	return n
 }
 
 // Done says whether an earlier epoch settled offset. Such an offset must not be
-// delivered; the prefix passes over it. It reads only what Rewind fixed, so it
-// may be called while another goroutine uses the ledger.
+// handed out; the prefix passes over it, and it may be told as delivered and
+// settled. It reads only what the ledger began with, so it may be called while
+// another goroutine uses the ledger.
 func (o *Offsets) Done(offset int64) bool {
 	if len(o.skip) == 0 {
 		return false

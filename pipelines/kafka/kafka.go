@@ -15,6 +15,7 @@
 //	      out_of_range: fail             # or earliest, or latest
 //	      corrupt: stop_partition        # or skip_batch
 //	      isolation: read_uncommitted    # or read_committed
+//	      foreign_metadata: overwrite    # or fail
 //	      session_timeout: 30s
 //	      rebalance_timeout: 30s
 //	      heartbeat_interval: 3s
@@ -90,6 +91,8 @@ type sourceSpec struct {
 	Corrupt    string `yaml:"corrupt"`
 	Isolation  string `yaml:"isolation"`
 
+	ForeignMetadata string `yaml:"foreign_metadata"`
+
 	SessionTimeout    time.Duration `yaml:"session_timeout"`
 	RebalanceTimeout  time.Duration `yaml:"rebalance_timeout"`
 	HeartbeatInterval time.Duration `yaml:"heartbeat_interval"`
@@ -130,6 +133,9 @@ func sourceConfig(s *pipelines.Section) (kafka.Config, error) {
 		}),
 		Isolation: pipelines.Choose(s, "isolation", spec.Isolation, map[string]kafka.Isolation{
 			"read_uncommitted": kafka.ReadUncommitted, "read_committed": kafka.ReadCommitted,
+		}),
+		ForeignMetadata: pipelines.Choose(s, "foreign_metadata", spec.ForeignMetadata, map[string]kafka.ForeignMetadata{
+			"overwrite": kafka.OverwriteForeign, "fail": kafka.FailOnForeign,
 		}),
 		SessionTimeout: spec.SessionTimeout, RebalanceTimeout: spec.RebalanceTimeout,
 		HeartbeatInterval: spec.HeartbeatInterval, MetadataInterval: spec.MetadataInterval,

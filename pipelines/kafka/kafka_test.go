@@ -62,6 +62,7 @@ func TestEveryKeyOfASourceArrives(t *testing.T) {
       out_of_range: latest
       corrupt: skip_batch
       isolation: read_committed
+      foreign_metadata: fail
       session_timeout: 1s
       rebalance_timeout: 2s
       heartbeat_interval: 3s
@@ -81,7 +82,7 @@ func TestEveryKeyOfASourceArrives(t *testing.T) {
 	require.Equal(t, kafka.Config{
 		Brokers: []string{"a:1", "b:2"}, Topics: []string{"x", "y"}, Group: "g",
 		StartAt:    kafka.At(time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)),
-		OutOfRange: kafka.ResumeLatest, Corrupt: kafka.SkipBatch, Isolation: kafka.ReadCommitted,
+		OutOfRange: kafka.ResumeLatest, Corrupt: kafka.SkipBatch, Isolation: kafka.ReadCommitted, ForeignMetadata: kafka.FailOnForeign,
 		SessionTimeout: time.Second, RebalanceTimeout: 2 * time.Second, HeartbeatInterval: 3 * time.Second, MetadataInterval: 4 * time.Second,
 		MaxWait: 5 * time.Second, MinBytes: 6, MaxBytes: 7 << 10, MaxPartitionBytes: 8 << 10, MaxBatchBytes: 9 << 10,
 		Window: 10, CommitInterval: 11 * time.Second, ClientID: "c", Rack: "r",

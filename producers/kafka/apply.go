@@ -188,8 +188,8 @@ func (s *session) resolved(part *partition, offset int64) {
 	case offset < 0:
 		part.timestamp = timestampLatest // nothing is that young
 	case part.lost < 0:
-		s.open(part, offset, -1)
-		part.own.pin = s.cfg.StartAt.kind != startEarliest
+		s.open(part, committedOffset{next: offset, epoch: -1}, nil)
+		part.own.pin = s.cfg.StartAt.kind != startEarliest || part.renewed
 		kick(s.commitKick)
 	case part.timestamp == timestampEarliest:
 		part.logStart, part.timestamp = offset, timestampLatest

@@ -227,6 +227,11 @@ type commitment struct {
 	partition topicPartition
 	next      int64
 	epoch     int32 // the leader epoch of the last settled message, or -1
+	metadata  string
+
+	// What is true once the rest is durable: see [ownership.committed].
+	own             *ownership
+	settled, untold int64
 }
 
 // commit makes offsets durable and tells each partition's outcome; err is for
@@ -247,7 +252,7 @@ func (c *cluster) commit(m member, commitments []commitment) (map[topicPartition
 		}
 		p := kmsg.NewOffsetCommitRequestTopicPartition()
 		p.Partition, p.Offset, p.LeaderEpoch = item.partition.partition, item.next, item.epoch
-		p.Metadata = kmsg.StringPtr("")
+		p.Metadata = &item.metadata
 		request.Topics[i].Partitions = append(request.Topics[i].Partitions, p)
 	}
 	response, err := c.coordinate(request, mostOffsetCommit)

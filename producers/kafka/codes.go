@@ -20,6 +20,7 @@ const (
 	codeRequestTimedOut         code = 7
 	codeReplicaNotAvailable     code = 9
 	codeMessageTooLarge         code = 10
+	codeMetadataTooLarge        code = 12
 	codeCoordinatorLoading      code = 14
 	codeCoordinatorNotAvailable code = 15
 	codeNotCoordinator          code = 16

@@ -63,7 +63,7 @@ func (s *session) settle(own *ownership, ok, failed []*broadway.Message) {
 	}
 	mark(own.ledger, done)
 	quarter := s.window / 4
-	if own.ledger.Uncommitted()-own.ledger.Unsettled() >= quarter && own.dirty() || own.ledger.Uncommitted() >= s.window {
+	if own.ledger.Settled()-own.told >= quarter && own.dirty() || own.ledger.Uncommitted() >= s.window {
 		kick(s.commitKick)
 	}
 	if s.tight {
@@ -134,16 +134,17 @@ func (s *session) flush() {
 	}
 }
 
-// commit makes the settled prefixes durable. It says how often in a row it has
-// failed, and whether anything was sent.
+// commit makes the settled prefixes durable, with notes of what has settled above
+// them. It says how often in a row it has failed, and whether anything was sent.
 func (s *session) commit() (failures int, sent bool) {
 	s.mu.Lock()
 	var due []commitment
-	owns := map[topicPartition]*ownership{}
 	for _, p := range s.parts {
-		if p.own != nil && s.fenced == nil && p.own.dirty() {
-			due = append(due, p.own.commitment())
-			owns[p.name] = p.own
+		if p.own == nil || s.fenced != nil {
+			continue
+		}
+		if p.own.dirty() {
+			due = append(due, p.own.commitment(s.ids[p.name.topic], s.mostNote))
 		}
 	}
 	s.mu.Unlock()
@@ -154,7 +155,7 @@ func (s *session) commit() (failures int, sent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil {
-		err = s.confirm(due, owns, codes)
+		err = s.confirm(due, codes)
 	}
 	s.producer.count.commits.Add(1)
 	s.commitErr = err
@@ -179,14 +180,20 @@ func (s *session) commit() (failures int, sent bool) {
 
 // confirm takes over each partition's outcome, and returns an error when one is
 // to be tried again. Callers hold mu.
-func (s *session) confirm(due []commitment, owns map[topicPartition]*ownership, codes map[topicPartition]code) (err error) {
+func (s *session) confirm(due []commitment, codes map[topicPartition]code) (err error) {
 	for _, d := range due {
 		c, told := codes[d.partition]
 		switch {
 		case !told:
 			err = fmt.Errorf("kafka: commit of %s: no answer", d.partition)
 		case c == codeNone:
-			owns[d.partition].committed(d.next)
+			d.own.committed(d)
+		case c == codeMetadataTooLarge:
+			if s.mostNote /= 2; s.mostNote < leastNote {
+				s.mostNote = 0
+			}
+			s.log.Warn("kafka: the broker takes no such long metadata with a commit", "characters", len(d.metadata), "now", s.mostNote)
+			err = fmt.Errorf("kafka: commit of %s: %w", d.partition, c)
 		case c.fenced() || c == codeRebalanceInProgress:
 			// The group has moved on. What this commit says is the next owner's
 			// to find out: a commit on another generation could undo its work.

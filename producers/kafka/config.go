@@ -118,6 +118,21 @@ const (
 	ReadCommitted
 )
 
+// ForeignMetadata says what to do when the metadata of a commit of the group was
+// written by another program. Each commit of a [Producer] carries its own there.
+// Whatever is chosen is logged and counted: see [Producer.Stats].
+type ForeignMetadata uint8
+
+const (
+	// OverwriteForeign goes on from the committed offset. It is the default: no
+	// message depends on what others note there, as Kafka gives it no meaning,
+	// and a group that is moved from another client must be able to begin.
+	OverwriteForeign ForeignMetadata = iota
+	// FailOnForeign ends the pipeline with an error that names the partition and
+	// the offset. Nothing is committed there.
+	FailOnForeign
+)
+
 // Config describes a [Producer]. Zero values mean the defaults that are stated.
 type Config struct {
 	// Brokers are the addresses to start from, host:port. Required.
@@ -138,6 +153,10 @@ type Config struct {
 	Corrupt Corrupt
 	// Isolation is for topics with transactions. Default ReadUncommitted.
 	Isolation Isolation
+
+	// ForeignMetadata is the policy for commits that carry metadata of another
+	// program. Default OverwriteForeign.
+	ForeignMetadata ForeignMetadata
 
 	// SessionTimeout is after how long without a sign of life the group gives a
 	// member up. Default 30 s.
@@ -246,6 +265,9 @@ func (c Config) validate() error {
 	}
 	if c.Corrupt > SkipBatch {
 		bad("Corrupt: %d is no policy", c.Corrupt)
+	}
+	if c.ForeignMetadata > FailOnForeign {
+		bad("ForeignMetadata: %d is no policy", c.ForeignMetadata)
 	}
 	if c.Isolation > ReadCommitted {
 		bad("Isolation: %d is no level", c.Isolation)

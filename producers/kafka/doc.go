@@ -21,6 +21,13 @@
 // after a crash is bounded: at most [Config.Window] messages per partition
 // are handed out and not durably committed.
 //
+// What has settled above the commit travels in its metadata, up to 4,096 characters,
+// nearest to the commit first, so that the partition's next owner repeats only what
+// was open or settled since the last commit. It is believed only if its checksum, its
+// offset, the topic's id and the leader epoch of the highest offset are confirmed (which
+// takes Kafka 2.8); on doubt it is dropped, counted in [Stats] and handled again. For
+// metadata of other programs see [Config.ForeignMetadata].
+//
 // Messages of equal (topic, partition, key) are handled in order. Messages
 // without a key have no order among themselves.
 //

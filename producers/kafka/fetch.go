@@ -56,7 +56,6 @@ type plan struct {
 func (s *session) fetchLoop() {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	s.locate()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {

@@ -15,6 +15,7 @@ type counters struct {
 	exchanges, exchangesFailed                       atomic.Int64
 	outOfRange, corrupt, skippedBatches, skipped     atomic.Int64
 	truncated, recreated                             atomic.Int64
+	foreign, notesDoubted                            atomic.Int64
 }
 
 // Stats are counts since the producer was made.
@@ -26,8 +27,8 @@ type Stats struct {
 	// partition had to be given up: their next owner handles them again.
 	Abandoned int64
 	// Repeats counts messages that had settled when their partition was given
-	// up, but were not committed: mostly because an earlier one had not settled.
-	// Their next owner handles them again.
+	// up, while no durable commit says so: neither its offset, nor the metadata
+	// that lists what has settled above. Their next owner handles them again.
 	Repeats int64
 	// Rewinds counts partitions that began again after messages were released.
 	Rewinds int64
@@ -50,6 +51,10 @@ type Stats struct {
 	// SkippedOffsets counts offsets passed over by the OutOfRange and Corrupt
 	// policies.
 	SkippedOffsets int64
+	// ForeignMetadata counts commits found that carried metadata of another
+	// program, DoubtedMetadata those whose own could not be confirmed: what it
+	// lists as settled is handled again.
+	ForeignMetadata, DoubtedMetadata int64
 }
 
 // Stats is a picture of what the producer counted.
@@ -61,6 +66,7 @@ func (p *Producer) Stats() Stats {
 		Exchanges: c.exchanges.Load(), ExchangesFailed: c.exchangesFailed.Load(),
 		OutOfRange: c.outOfRange.Load(), Truncations: c.truncated.Load(), RecreatedTopics: c.recreated.Load(), CorruptBatches: c.corrupt.Load(),
 		SkippedBatches: c.skippedBatches.Load(), SkippedOffsets: c.skipped.Load(),
+		ForeignMetadata: c.foreign.Load(), DoubtedMetadata: c.notesDoubted.Load(),
 	}
 }
 

@@ -69,6 +69,9 @@ type partition struct {
 	failures int // exchanges that failed in a row
 	corrupt  int // answers in a row whose first batch was corrupt
 	rewinds  int // rewinds in a row without progress
+
+	// renewed says that what was committed is about a topic that is no more.
+	renewed bool
 }
 
 // ownership is one epoch of a partition: what the messages' AckRef leads to. A
@@ -81,6 +84,12 @@ type ownership struct {
 	salt    uint64
 
 	epochs []epochStart
+	// inherited is a leader epoch of which what the ledger began with is, or of
+	// an earlier one.
+	inherited int32
+	// told counts messages of the ledger that had settled when the last durable
+	// commit was made, and untold those of them that it has left out.
+	told, untold int64
 	// pin says that the start is to be committed although nothing has settled.
 	pin bool
 	// void says that nothing is to be committed: the topic is another one now.
@@ -98,38 +107,64 @@ func (s *session) newOwnership(p *partition, ledger *acknowledgers.Offsets) *own
 	return o
 }
 
-// dirty says whether there is something to commit.
+// dirty says whether there is something to commit: a prefix, or what has
+// settled above it.
 func (o *ownership) dirty() bool {
-	return !o.void && (o.pin || o.ledger.Next() > o.ledger.Committed())
+	return !o.void && (o.pin || o.ledger.Next() > o.ledger.Committed() || o.ledger.Settled() != o.told)
 }
 
-// commitment is what to commit now.
-func (o *ownership) commitment() commitment {
-	c := commitment{partition: o.part.name, next: o.ledger.Next(), epoch: -1}
-	for i := len(o.epochs) - 1; i >= 0; i-- {
-		if o.epochs[i].offset < c.next {
-			c.epoch = o.epochs[i].epoch
-			break
-		}
+// unsaid counts what has settled and would come again after a crash.
+func (o *ownership) unsaid() int64 { return o.ledger.Settled() - o.told + o.untold }
+
+// commitment is what to commit now, with a note of at most most characters, or
+// none when that is 0.
+func (o *ownership) commitment(topic [16]byte, most int) commitment {
+	next := o.ledger.Next()
+	c := commitment{partition: o.part.name, next: next, epoch: o.epochBelow(next), own: o, settled: o.ledger.Settled()}
+	if most == 0 {
+		c.untold = o.ledger.SettledAbove()
+		return c
 	}
+	n := note{topic: topic, base: next, epoch: -1, spans: o.ledger.Above()}
+	if k := len(n.spans); k > 0 {
+		n.epoch = max(o.epochBelow(n.spans[k-1].End), o.inherited)
+	}
+	c.metadata, c.untold = n.encode(most)
 	return c
 }
 
-// committed tells that next is durable.
-func (o *ownership) committed(next int64) {
+// epochBelow is the leader epoch of the last message below offset, -1 when it is
+// not known.
+func (o *ownership) epochBelow(offset int64) int32 {
+	for i := len(o.epochs) - 1; i >= 0; i-- {
+		if o.epochs[i].offset < offset {
+			return o.epochs[i].epoch
+		}
+	}
+	return -1
+}
+
+// committed tells that c is durable.
+func (o *ownership) committed(c commitment) {
 	o.pin = false
-	o.ledger.Commit(next)
+	o.told, o.untold = c.settled, c.untold
+	if c.next > o.ledger.Committed() {
+		o.part.rewinds = 0
+	}
+	o.ledger.Commit(c.next)
 	// Of the epochs below next only the last one is asked for again.
-	for len(o.epochs) > 1 && o.epochs[1].offset < next {
+	for len(o.epochs) > 1 && o.epochs[1].offset < c.next {
 		o.epochs = slices.Delete(o.epochs, 0, 1)
 	}
-	o.part.rewinds = 0
 }
 
 // delivered tells what a haul handed out.
 func (o *ownership) delivered(h *haul) {
 	for _, sp := range h.spans {
 		o.ledger.Deliver(sp.first, sp.count)
+		if sp.passed {
+			o.ledger.Settle(sp.first, sp.count)
+		}
 	}
 	o.ledger.Advance(h.next)
 	for _, e := range h.epochs {

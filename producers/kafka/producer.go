@@ -166,6 +166,7 @@ func (p *Producer) runGroup() {
 			continue
 		}
 		s := newSession(p, gen)
+		wg.Go(s.resumeLoop)
 		wg.Go(s.fetchLoop)
 		wg.Go(s.commitLoop)
 		wg.Go(s.watchLoop)

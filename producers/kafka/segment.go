@@ -177,8 +177,12 @@ func (s *segment) wanted(b *batchInfo, records []byte, d *decoder) (bool, error)
 	return b.next > s.next && (!b.transactional() || !s.dropping[b.producerID]), nil
 }
 
-// span is a run of offsets that were handed out.
-type span struct{ first, count int64 }
+// span is a run of offsets that were handed out, or passed as they have settled
+// in an earlier epoch.
+type span struct {
+	first, count int64
+	passed       bool
+}
 
 // epochStart says that messages from offset on were written under a leader epoch.
 type epochStart struct {
@@ -219,6 +223,7 @@ func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *hau
 			break
 		}
 		if own.ledger.Done(rec.offset) {
+			h.pass(rec.offset, s.batch.epoch)
 			s.took()
 			continue
 		}
@@ -257,12 +262,19 @@ func (s *segment) waiting() int64 {
 func (h *haul) add(m *broadway.Message, offset int64, epoch int32) {
 	h.messages = append(h.messages, m)
 	h.bytes += m.Size()
+	h.took(offset, epoch, false)
+}
+
+// pass takes along an offset that an earlier epoch has settled.
+func (h *haul) pass(offset int64, epoch int32) { h.took(offset, epoch, true) }
+
+func (h *haul) took(offset int64, epoch int32, passed bool) {
 	h.reached(offset, epoch)
-	if k := len(h.spans); k > 0 && h.spans[k-1].first+h.spans[k-1].count == offset {
+	if k := len(h.spans); k > 0 && h.spans[k-1].first+h.spans[k-1].count == offset && h.spans[k-1].passed == passed {
 		h.spans[k-1].count++
 		return
 	}
-	h.spans = append(h.spans, span{offset, 1})
+	h.spans = append(h.spans, span{offset, 1, passed})
 }
 
 // reached notes the leader epoch of an offset.

@@ -13,7 +13,6 @@ import (
 
 	kafkago "github.com/segmentio/kafka-go"
 
-	"github.com/gobroadway/gobroadway/acknowledgers"
 	"github.com/gobroadway/gobroadway/broadway"
 )
 
@@ -58,6 +57,7 @@ type session struct {
 	unknown        error // topics that do not exist, as one error
 	commitFailures int
 	commitErr      error
+	mostNote       int // characters of a note, 0 when the broker takes none
 }
 
 func newSession(p *Producer, gen *kafkago.Generation) *session {
@@ -77,6 +77,7 @@ func newSession(p *Producer, gen *kafkago.Generation) *session {
 		index:      map[topicPartition]*partition{},
 		brokers:    map[int32]*broker{},
 		ids:        map[string][16]byte{},
+		mostNote:   mostNote,
 	}
 	for topic, assigned := range gen.Assignments {
 		for _, a := range assigned {
@@ -175,12 +176,13 @@ func (s *session) revoke() {
 	s.log.Info("kafka: left", "reason", why, "abandoned", late, "repeats", repeats)
 }
 
-// repeats counts what has settled and is not committed: it will be handled again.
+// repeats counts what has settled and no durable commit says: it will be handled
+// again.
 func (s *session) repeats(owns []*ownership) (n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range owns {
-		n += o.ledger.Uncommitted() - o.ledger.Unsettled()
+		n += o.unsaid()
 	}
 	return n
 }
@@ -253,55 +255,6 @@ func (s *session) free(seg *segment) {
 	if seg.frame.users--; seg.frame.users == 0 {
 		s.brokers[seg.frame.node].held -= seg.frame.size
 	}
-}
-
-// locate finds the committed offsets, and begins: where there is none at the
-// configured start.
-func (s *session) locate() {
-	names := make([]topicPartition, 0, len(s.parts))
-	for _, p := range s.parts {
-		names = append(names, p.name)
-	}
-	for attempt := 1; len(names) > 0; attempt++ {
-		offsets, err := s.cluster.committed(names)
-		s.mu.Lock()
-		s.commitErr = err
-		if err == nil && !s.ended {
-			for _, p := range s.parts {
-				s.begin(p, offsets)
-			}
-		}
-		s.mu.Unlock()
-		if err == nil || !s.pause(attempt) {
-			return
-		}
-	}
-}
-
-// begin takes p to its committed offset, or makes it ask for its start. Callers
-// hold mu.
-func (s *session) begin(p *partition, offsets map[topicPartition]committedOffset) {
-	if from, known := offsets[p.name]; known {
-		s.open(p, from.next, from.epoch)
-		return
-	}
-	p.phase, p.timestamp = phaseResolving, timestampEarliest
-	switch s.cfg.StartAt.kind {
-	case startLatest:
-		p.timestamp = timestampLatest
-	case startTime:
-		p.timestamp = s.cfg.StartAt.at.UnixMilli()
-	}
-}
-
-// open begins the first epoch of p, after a record of that leader epoch, -1 when
-// none is known. Callers hold mu.
-func (s *session) open(p *partition, next int64, epoch int32) {
-	p.own = s.newOwnership(p, acknowledgers.NewOffsets(next))
-	if epoch >= 0 {
-		p.own.epochs = []epochStart{{next - 1, epoch}}
-	}
-	p.phase, p.fetchOffset, p.fetchEpoch = phaseFetching, next, epoch
 }
 
 // pause waits with backoff and says whether the session goes on.

@@ -91,6 +91,11 @@ func (s *session) tend(ctx context.Context, c chore) {
 	}
 	own := s.newOwnership(c.part, ledger)
 	own.pin, own.epochs = pin, epochsBelow(c.own.epochs, ledger.Position())
+	own.inherited = max(c.own.inherited, c.own.lastEpoch())
+	if c.to == nil {
+		own.untold = c.own.unsaid()
+		own.pin = pin || own.untold > 0
+	}
 	c.part.own = own
 	s.drop(c.part)
 	c.part.phase, c.part.fetchOffset, c.part.fetchEpoch, c.part.tail = phaseFetching, ledger.Position(), own.lastEpoch(), false
