@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
 
@@ -27,8 +28,18 @@ func main() {
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		os.Exit(exitCode(err))
 	}
+}
+
+// exitCode is 2 when the file is at fault, so that whoever started the program
+// knows that starting it again is of no use, and 1 otherwise.
+func exitCode(err error) int {
+	var wrong *pipelines.Error
+	if errors.As(err, &wrong) || errors.Is(err, fs.ErrNotExist) {
+		return 2
+	}
+	return 1
 }
 
 // run runs the pipelines of a file, one after the other, until their sources are

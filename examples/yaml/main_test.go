@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -26,4 +28,18 @@ func TestExampleRuns(t *testing.T) {
 func TestExampleSaysWhatIsWrongWithAFile(t *testing.T) {
 	require.ErrorContains(t, run(t.Context(), "main.go", nil), "main.go:")
 	require.ErrorContains(t, run(t.Context(), "none.yaml", nil), "none.yaml")
+}
+
+// Every broken file of the test data is refused, by its name, and with the exit
+// code of a file that is at fault.
+func TestBrokenFilesEndTheProgramWithTwo(t *testing.T) {
+	files, err := filepath.Glob("../../testdata/pipelines/invalid/*.yaml")
+	require.NoError(t, err)
+	require.Greater(t, len(files), 50)
+	for _, file := range append(files, "none.yaml") {
+		err := run(t.Context(), file, nil)
+		require.ErrorContains(t, err, filepath.Base(file))
+		require.Equal(t, 2, exitCode(err), file)
+	}
+	require.Equal(t, 1, exitCode(errors.New("later")))
 }
