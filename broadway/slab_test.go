@@ -200,7 +200,6 @@ func TestWhatHasSettledIsNotKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	queue.CloseInput()
-	payloads = nil
 	p := build(t, broadway.Config{
 		Producers: []broadway.Producer{memory.New(memory.Config{Queue: queue})},
 		Processor: broadway.ProcessorConfig{Concurrency: 2, MaxDemand: n, Handler: func(_ context.Context, m *broadway.Message) error {
