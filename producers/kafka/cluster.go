@@ -14,8 +14,9 @@ import (
 const (
 	mostMetadata        = 12 // topic ids since 10
 	mostFindCoordinator = 2
-	mostOffsetFetch     = 7 // stable offsets since 7; later ones ask for several groups at once
-	mostOffsetCommit    = 7
+	mostOffsetFetch     = 7  // stable offsets since 7; later ones ask for several groups at once
+	mostOffsetCommit    = 10 // names topics by id since 10
+	mostCommitByName    = 7
 	mostHeartbeat       = 3
 	mostListOffsets     = 5
 	mostFetch           = 13 // followers since 11; 12 tells of truncation, 13 names topics by id
@@ -225,6 +226,7 @@ type member struct {
 // commitment is one partition's part of a commit.
 type commitment struct {
 	partition topicPartition
+	topicID   [16]byte // zero when it is not known
 	next      int64
 	epoch     int32 // the leader epoch of the last settled message, or -1
 	metadata  string
@@ -241,13 +243,18 @@ func (c *cluster) commit(m member, commitments []commitment) (map[topicPartition
 	request.Group, request.Generation, request.MemberID = c.group, m.generation, m.id
 	request.RetentionTimeMillis = -1
 	at := map[string]int{}
+	topics, most := map[[16]byte]string{}, int16(mostOffsetCommit)
 	for _, item := range commitments {
+		topics[item.topicID] = item.partition.topic
+		if item.topicID == [16]byte{} {
+			most = mostCommitByName
+		}
 		i, known := at[item.partition.topic]
 		if !known {
 			i = len(request.Topics)
 			at[item.partition.topic] = i
 			t := kmsg.NewOffsetCommitRequestTopic()
-			t.Topic = item.partition.topic
+			t.Topic, t.TopicID = item.partition.topic, item.topicID
 			request.Topics = append(request.Topics, t)
 		}
 		p := kmsg.NewOffsetCommitRequestTopicPartition()
@@ -255,7 +262,7 @@ func (c *cluster) commit(m member, commitments []commitment) (map[topicPartition
 		p.Metadata = &item.metadata
 		request.Topics[i].Partitions = append(request.Topics[i].Partitions, p)
 	}
-	response, err := c.coordinate(request, mostOffsetCommit)
+	response, err := c.coordinate(request, most)
 	if err != nil {
 		return nil, err
 	}
@@ -265,6 +272,9 @@ func (c *cluster) commit(m member, commitments []commitment) (map[topicPartition
 	}
 	codes := make(map[topicPartition]code, len(commitments))
 	for _, t := range answer.Topics {
+		if answer.Version >= 10 {
+			t.Topic = topics[t.TopicID]
+		}
 		for _, p := range t.Partitions {
 			codes[topicPartition{t.Topic, p.Partition}] = code(p.ErrorCode)
 			if code(p.ErrorCode).lostCoordinator() {

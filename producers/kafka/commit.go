@@ -147,6 +147,11 @@ func (s *session) commit() (failures int, sent bool) {
 			due = append(due, p.own.commitment(s.ids[p.name.topic], s.mostNote))
 		}
 	}
+	for i := range due {
+		// Of the topic as it was assigned: a commit by name could be taken for one
+		// of a topic that was created anew.
+		due[i].topicID = s.index[due[i].partition].topicID
+	}
 	s.mu.Unlock()
 	if len(due) == 0 {
 		return 0, false

@@ -347,7 +347,9 @@ func (s *session) compare(states map[string]topicState, asked time.Time) (doubt 
 			p.doubted = time.Time{} // it is the same topic still: see checkTopics
 		}
 		doubt = doubt || !p.doubted.IsZero()
-		p.topicID = states[p.name.topic].id
+		if p.topicID == [16]byte{} {
+			p.topicID = states[p.name.topic].id
+		}
 		if l != p.leader {
 			p.leader, p.replica, p.notBefore = l, anyBroker, time.Time{}
 		}

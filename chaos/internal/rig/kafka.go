@@ -2,6 +2,7 @@ package rig
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -67,6 +68,21 @@ func (k *Kafka) Proxied() string { return k.Proxy.Addr() }
 
 // Admin is a client past the proxy, for what has no method here.
 func (k *Kafka) Admin() *kadm.Client { return k.admin }
+
+// TopicIDs are the names of topics by their ids, in hex: newer commits have only these.
+func (k *Kafka) TopicIDs(ctx context.Context, topics ...string) (map[string]string, error) {
+	found, err := k.admin.ListTopics(ctx, topics...)
+	if err != nil {
+		return nil, err
+	}
+	ids := map[string]string{}
+	for _, topic := range found {
+		if topic.Err == nil {
+			ids[hex.EncodeToString(topic.ID[:])] = topic.Topic
+		}
+	}
+	return ids, nil
+}
 
 // Version is what runs.
 func (k *Kafka) Version() string { return "Kafka " + brokers.KafkaVersion }

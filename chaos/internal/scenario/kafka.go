@@ -100,6 +100,9 @@ func (k *kafkaBench) finish(ctx context.Context, rules check.Rules) (*Outcome, e
 	if err != nil {
 		return nil, err
 	}
+	if rules.TopicIDs, err = k.rig.TopicIDs(ctx, k.name); err != nil {
+		return nil, err
+	}
 	rules.Source, rules.Group, rules.Ordered = k.name, k.name, !k.loose
 	outcome, err := k.verdict(rules, end)
 	if err != nil {
