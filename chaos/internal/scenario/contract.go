@@ -25,7 +25,8 @@ func brokenBatchesOnce(ctx context.Context, env *Env, run *either) (*Outcome, er
 	}
 	cfg := run.batched()
 	cfg.Batch = &worker.Batch{Size: size, Timeout: 200 * time.Millisecond, Concurrency: 2}
-	cfg.MaxAttempts, cfg.Backoff = 4, 50*time.Millisecond
+	// Generous: a message may be in several batches that are struck.
+	cfg.MaxAttempts, cfg.Backoff = 20, 50*time.Millisecond
 	rejected := worker.Fault{Kind: worker.Reject, Reporter: true, Every: 14, Rest: 3} // about seven of a batch
 	each := uint32(n / 10)                                                            // about ten batches are struck by each of these
 	cfg.Faults = []worker.Fault{
