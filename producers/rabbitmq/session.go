@@ -102,7 +102,6 @@ func (s *session) pump(deliveries <-chan amqp.Delivery) {
 		meta.fill(&d, s.queue)
 		m.Init(s.ref, int64(d.DeliveryTag), d.Body)
 		m.Metadata, m.Redelivered = meta, d.Redelivered
-		m.Attempt = 1 + int(meta.DeliveryCount)
 		m.SetSize(meta.weight())
 		s.deliver(m)
 	}
