@@ -172,7 +172,7 @@ func (s *settler) ack(ctx context.Context, ref *AckRef, failed func(error)) {
 	if len(s.ok)+len(s.failed) == 0 {
 		return
 	}
-	err := error(ErrGoexit)
+	err := ErrGoexit
 	defer func() {
 		if v := recover(); v != nil {
 			err = &PanicError{Value: v, Stack: debug.Stack()}

@@ -46,7 +46,8 @@ type batcher struct {
 	busy     []bool         // a batch of the shard is in flight
 	blocked  map[uint64]*blockedKey
 	arrivals uint64
-	turn     int // the shard to look at first
+	yields   bool // some reference drains, and its messages may be in closed batches
+	turn     int  // the shard to look at first
 	timer    *time.Timer
 }
 
@@ -116,6 +117,7 @@ func (b *batcher) run(stop <-chan struct{}) {
 		now := time.Now()
 		b.copyOut(now)
 		b.closeDue(now)
+		b.yield()
 		b.relieve()
 		b.dispatch()
 		b.publish()
@@ -182,10 +184,7 @@ func (b *batcher) keep(r report) {
 func (b *batcher) take(m *Message) {
 	k := b.blocked[m.lane]
 	if m.retry && m.ref.Draining() || m.giveBack {
-		b.p.release(m)
-		if k != nil && k.trial == m {
-			b.free(m.lane)
-		}
+		b.giveBack([]*Message{m})
 		return
 	}
 	if m.arrival == 0 {
@@ -298,6 +297,7 @@ func (b *batcher) closeDue(now time.Time) {
 		b.close(b.due[0], TriggerTimeout)
 	}
 	if b.scan.Swap(false) {
+		b.yields = true
 		for _, o := range b.open {
 			if slices.ContainsFunc(o.Messages, func(m *Message) bool { return m.ref.Draining() }) {
 				b.close(o, TriggerDrain)
@@ -309,6 +309,40 @@ func (b *batcher) closeDue(now time.Time) {
 		wait = b.due[0].deadline.Sub(now)
 	}
 	b.timer.Reset(wait)
+}
+
+// yield gives back the members of closed batches whose reference drains, while the
+// circuit keeps them from being reported.
+func (b *batcher) yield() {
+	if !b.yields {
+		return
+	}
+	if b.yields = b.circuit.shut.Load(); b.yields {
+		b.returnClosed(func(m *Message) bool { return m.ref.Draining() })
+	}
+}
+
+// returnClosed releases the members of closed batches that pick chooses.
+func (b *batcher) returnClosed(pick func(*Message) bool) {
+	var chosen []*Message
+	for _, shard := range b.ready {
+		for _, o := range shard {
+			chosen = o.strip(chosen, pick)
+		}
+	}
+	b.giveBack(chosen)
+}
+
+// giveBack releases messages that are in no batch any more, and frees the keys that
+// waited for them.
+func (b *batcher) giveBack(messages []*Message) {
+	for _, m := range messages {
+		key := m.lane
+		b.p.release(m) // and m is the settler's
+		if k := b.blocked[key]; k != nil && k.trial == m {
+			b.free(key)
+		}
+	}
 }
 
 // relieve closes open batches that cannot grow: all of them when nothing more

@@ -46,21 +46,24 @@ func (b *batcher) resolve(r report) {
 func (b *batcher) setAside(key uint64, shard int) {
 	k := b.blocked[key]
 	for _, o := range b.ready[shard] {
-		k.aside = o.strip(key, k.aside)
+		k.aside = o.strip(k.aside, of(key))
 	}
 	for id, o := range b.open {
 		if id.shard == shard {
-			k.aside = o.strip(key, k.aside)
+			k.aside = o.strip(k.aside, of(key))
 		}
 	}
 	slices.SortStableFunc(k.aside, func(x, y *Message) int { return cmp.Compare(x.arrival, y.arrival) })
 }
 
-// strip moves the members of key to the end of aside.
-func (o *openBatch) strip(key uint64, aside []*Message) []*Message {
+// of picks the messages of key.
+func of(key uint64) func(*Message) bool { return func(m *Message) bool { return m.lane == key } }
+
+// strip moves the members that pick chooses to the end of aside.
+func (o *openBatch) strip(aside []*Message, pick func(*Message) bool) []*Message {
 	kept := o.Messages[:0]
 	for _, m := range o.Messages {
-		if m.lane == key {
+		if pick(m) {
 			aside = append(aside, m)
 			o.Bytes -= m.size
 		} else {

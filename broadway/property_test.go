@@ -32,7 +32,40 @@ type world struct {
 	settled  map[string]int
 	reported map[string]int
 	last     map[string]int // by stage and key: the number handled last
+	running  map[string]int // by stage and payload: handlers that have it
 	faults   []string
+	stuck    bool          // some handlers and reporters outlive their time-outs
+	outages  time.Duration // so long after the start the world is away, and again
+	start    time.Time
+}
+
+// with says that a handler of stage has m until the returned function is called:
+// nobody else may have it then.
+func (w *world) with(stage string, m *broadway.Message) func() {
+	key := stage + string(m.Payload)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.running[key]++; w.running[key] > 1 {
+		w.faults = append(w.faults, fmt.Sprintf("%s: %s is tried again while its handler runs", stage, m.Payload))
+	}
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.running[key]--
+	}
+}
+
+// away says that there is an outage: half of the time, while they last.
+func (w *world) away() bool {
+	since := time.Since(w.start)
+	return w.outages > 0 && since < 10*w.outages && since/w.outages%2 == 1
+}
+
+// hang outlives every time-out, for a few of the numbers.
+func (w *world) hang(n, attempt int) {
+	if w.stuck && n%23 == 0 && attempt == 1 {
+		time.Sleep(time.Second)
+	}
 }
 
 func (w *world) fault(format string, args ...any) {
@@ -44,7 +77,7 @@ func (w *world) fault(format string, args ...any) {
 // drawWorld draws a topology, demands, speeds and failures.
 func drawWorld(t *rapid.T) *world {
 	w := &world{
-		settled: map[string]int{}, reported: map[string]int{}, last: map[string]int{},
+		settled: map[string]int{}, reported: map[string]int{}, last: map[string]int{}, running: map[string]int{},
 		total: rapid.IntRange(0, 400).Draw(t, "messages"),
 		keys:  rapid.IntRange(1, 20).Draw(t, "keys"),
 	}
@@ -61,7 +94,22 @@ func drawWorld(t *rapid.T) *world {
 	w.cfg.Logger = slog.New(slog.DiscardHandler)
 	w.cfg.Observer = &boundsWatch{w: w}
 	w.drawStages(t)
+	w.drawFaults(t)
 	return w
+}
+
+// drawFaults draws whether handlers hang, how many of them are replaced, and how
+// long the outages are.
+func (w *world) drawFaults(t *rapid.T) {
+	w.outages = rapid.SampledFrom([]time.Duration{0, 0, 5 * time.Millisecond, 300 * time.Millisecond}).Draw(t, "outages")
+	if w.stuck = rapid.Bool().Draw(t, "stuck"); !w.stuck {
+		return
+	}
+	most := rapid.SampledFrom([]int{-1, 0, 1, 3}).Draw(t, "max stuck")
+	w.cfg.Processor.Timeout, w.cfg.Processor.MaxStuck = 40*time.Millisecond, most
+	for i := range w.cfg.Batchers {
+		w.cfg.Batchers[i].ReportTimeout, w.cfg.Batchers[i].MaxStuck = 40*time.Millisecond, most
+	}
 }
 
 func (w *world) drawStages(t *rapid.T) {
@@ -117,7 +165,12 @@ func (w *world) open() {
 // handle fails every eleventh message once and every seventeenth for ever, and
 // takes its time over every fifth.
 func (w *world) handle(ctx context.Context, m *broadway.Message) error {
+	defer w.with("processor", m)()
 	n := number(m)
+	if w.away() && n%2 == 0 {
+		return broadway.Unavailable(errors.New("away"))
+	}
+	w.hang(n, m.Attempt)
 	if n%5 == 0 {
 		time.Sleep(time.Duration(n%7) * time.Millisecond)
 	}
@@ -143,6 +196,13 @@ func (w *world) fate(n, attempt int) error {
 
 func (w *world) report(ctx context.Context, b *broadway.Batch) error {
 	failures := new(broadway.BatchError)
+	for _, m := range b.Messages {
+		defer w.with("reporter", m)()
+	}
+	if w.away() && number(b.Messages[0])%2 == 1 {
+		return broadway.Unavailable(errors.New("away"))
+	}
+	w.hang(number(b.Messages[0])+11, b.Messages[0].Attempt)
 	for _, m := range b.Messages {
 		if b.Messages[0].BatchKey != m.BatchKey || m.Batcher != b.Batcher {
 			w.fault("batch of %s/%s holds a message of %s/%s", b.Batcher, b.Key, m.Batcher, m.BatchKey)
@@ -246,6 +306,7 @@ func TestAnyPipelineSettlesEveryMessageOnceWithinItsBounds(t *testing.T) {
 // virtual minutes, or it made no progress.
 func (w *world) runToTheEnd(rt *rapid.T, t *testing.T) *broadway.Pipeline {
 	w.open()
+	w.start = time.Now()
 	p, err := broadway.New(w.cfg)
 	if err != nil {
 		rt.Fatal(err)
@@ -271,6 +332,7 @@ func TestADrainAtAnyTimeLosesNothing(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			w.fill(t)
 			w.open()
+			w.start = time.Now()
 			first, err := broadway.New(w.cfg)
 			if err != nil {
 				rt.Fatal(err)

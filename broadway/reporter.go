@@ -68,7 +68,7 @@ func (r *reporter) report(ctx context.Context, o *openBatch) {
 		}
 	}
 	r.slot.Store(&o.run)
-	err := error(ErrGoexit)
+	err := ErrGoexit
 	defer func() { r.finish(ctx, o, begin, err) }() // also when the goroutine ends
 	err = b.guarded(ctx, o)
 }

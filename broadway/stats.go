@@ -103,6 +103,8 @@ type ProcessorStats struct {
 	Concurrency int
 	// Busy counts workers within a handler that is not stuck.
 	Busy int
+	// Stuck counts handlers that do not return: see Stats.Stuck.
+	Stuck int
 	// Oldest is the handling that has run for longest and is not stuck; none when
 	// no worker is busy.
 	Oldest []Handling
@@ -129,6 +131,8 @@ type BatcherStats struct {
 	Closed int
 	// Reporting counts reporters at work that are not stuck.
 	Reporting int
+	// Stuck counts reporters that do not return: see Stats.Stuck.
+	Stuck int
 	// Oldest is the report that has run for longest and is not stuck; none when no
 	// reporter is at work.
 	Oldest []Handling
@@ -184,6 +188,7 @@ func (p *Pipeline) Stats() Stats {
 		Late: p.count.late.Load(),
 	}
 	st.Processor.Busy, st.Processor.Oldest, st.Stuck = p.pool.crew.running()
+	st.Processor.Stuck = len(st.Stuck)
 	p.ledger.fill(&st)
 	var errs []error
 	for _, s := range p.sources {
@@ -199,6 +204,7 @@ func (p *Pipeline) Stats() Stats {
 		bs := b.stats()
 		var stuck []Handling
 		_, bs.Oldest, stuck = b.crew.running()
+		bs.Stuck = len(stuck)
 		st.Stuck = append(st.Stuck, stuck...)
 		st.Batchers = append(st.Batchers, bs)
 		errs = append(errs, b.crew.health(), bs.Circuit.errOpen("batcher "+b.cfg.Name))

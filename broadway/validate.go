@@ -49,7 +49,7 @@ func (c Config) withDefaults() Config {
 	p.Concurrency = cmp.Or(p.Concurrency, 2*runtime.GOMAXPROCS(0))
 	p.MaxDemand = cmp.Or(p.MaxDemand, DefaultMaxDemand)
 	p.MinDemand = cmp.Or(p.MinDemand, p.MaxDemand/2)
-	p.MaxStuck = cmp.Or(p.MaxStuck, min(p.Concurrency, maxConcurrency))
+	p.MaxStuck = cmp.Or(p.MaxStuck, min(max(p.Concurrency, 1), maxConcurrency))
 	c.Batchers = slices.Clone(c.Batchers)
 	for i := range c.Batchers {
 		b := &c.Batchers[i]
@@ -57,7 +57,7 @@ func (c Config) withDefaults() Config {
 		b.Concurrency = cmp.Or(b.Concurrency, 1)
 		b.Size = cmp.Or(b.Size, DefaultBatchSize)
 		b.Timeout = cmp.Or(b.Timeout, DefaultBatchTimeout)
-		b.MaxStuck = cmp.Or(b.MaxStuck, min(b.Concurrency, maxConcurrency))
+		b.MaxStuck = cmp.Or(b.MaxStuck, min(max(b.Concurrency, 1), maxConcurrency))
 	}
 	return c
 }

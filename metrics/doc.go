@@ -34,6 +34,8 @@
 //	queue_messages{stage,name}                queue_messages_bound{stage,name}
 //	queue_messages_highest{stage,name}        batches{batcher,phase}
 //	workers{stage,name}                       workers_busy{stage,name}
+//	stuck_handlers{stage,name}                circuit_state{stage,name,state}
+//	circuit_held_messages
 //	producer_connected{producer}              producer_healthy{producer}
 //	producer_demand_messages{producer}        producer_last_fetch_timestamp_seconds{producer}
 //	lag_messages{producer,source,partition}

@@ -18,6 +18,7 @@ type states struct {
 	oldest, parked                                *prometheus.Desc
 	queue, queueHighest, queueBound               *prometheus.Desc
 	workers, busy, batches                        *prometheus.Desc
+	stuck, circuit, held                          *prometheus.Desc
 	connected, healthy, demand, lastFetch, lagged *prometheus.Desc
 }
 
@@ -44,6 +45,9 @@ func newStates(opts Options) *states {
 		workers:          gauge("workers", "Workers of the pool, or reporters of a batcher.", "stage", "name"),
 		busy:             gauge("workers_busy", "Those of them that are within a handler.", "stage", "name"),
 		batches:          gauge("batches", "Batches that are open, or closed and waiting for a reporter.", "batcher", "phase"),
+		stuck:            gauge("stuck_handlers", "Handlers and reporters that do not return though their time-out has passed.", "stage", "name"),
+		circuit:          gauge("circuit_state", "1 for the state that the circuit of the stage is in, 0 for the others.", "stage", "name", "state"),
+		held:             gauge("circuit_held_messages", "Messages that wait for the circuit of the processors to close."),
 		connected:        gauge("producer_connected", "1 when the producer's first connection was made.", "producer"),
 		healthy:          gauge("producer_healthy", "1 when the producer reported no error last.", "producer"),
 		demand:           gauge("producer_demand_messages", "Messages that the fetch that runs now may return.", "producer"),
@@ -56,6 +60,7 @@ func (s *states) describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		s.up, s.state, s.unsettled, s.unsettledHighest, s.unsettledBound, s.bytes, s.bytesHighest, s.bytesBound,
 		s.oldest, s.parked, s.queue, s.queueHighest, s.queueBound, s.workers, s.busy, s.batches,
+		s.stuck, s.circuit, s.held,
 		s.connected, s.healthy, s.demand, s.lastFetch, s.lagged,
 	} {
 		out <- d
@@ -113,8 +118,11 @@ func (s *states) stages(g gauges, p broadway.Stats) {
 	g.set(s.queueBound, float64(p.MaxUnsettled), p.Name, "processor", "")
 	g.set(s.workers, float64(p.Processor.Concurrency), p.Name, "processor", "")
 	g.set(s.busy, float64(p.Processor.Busy), p.Name, "processor", "")
+	s.health(g, p.Name, "processor", "", p.Processor.Stuck, p.Processor.Circuit)
+	g.set(s.held, float64(p.Processor.Circuit.Held), p.Name)
 	for _, b := range p.Batchers {
 		name := label(b.Name)
+		s.health(g, p.Name, "batcher", name, b.Stuck, b.Circuit)
 		g.set(s.queue, float64(b.Held), p.Name, "batcher", name)
 		g.set(s.queueHighest, float64(b.HighestHeld), p.Name, "batcher", name)
 		g.set(s.queueBound, float64(b.Bound), p.Name, "batcher", name)
@@ -122,6 +130,14 @@ func (s *states) stages(g gauges, p broadway.Stats) {
 		g.set(s.busy, float64(b.Reporting), p.Name, "batcher", name)
 		g.set(s.batches, float64(b.Open), p.Name, name, "open")
 		g.set(s.batches, float64(b.Closed), p.Name, name, "closed")
+	}
+}
+
+// health tells what keeps a stage from working.
+func (s *states) health(g gauges, pipeline, stage, name string, stuck int, c broadway.CircuitStats) {
+	g.set(s.stuck, float64(stuck), pipeline, stage, name)
+	for state := broadway.CircuitClosed; state <= broadway.CircuitHalfOpen; state++ {
+		g.set(s.circuit, number(state == c.State), pipeline, stage, name, state.String())
 	}
 }
 

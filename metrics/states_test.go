@@ -26,9 +26,11 @@ func busy() *still {
 			Name: "topic", Kind: "kafka", Connected: true, Asked: 31, LastFetch: time.Unix(1700000000, 0),
 			Lag: []broadway.Lag{{Source: "topic", Partition: 0, Messages: 32}, {Source: "topic", Partition: 1, Messages: 33}},
 		}},
-		Processor: broadway.ProcessorStats{Concurrency: 41, Busy: 42, Queued: 43, Parked: 44},
+		Processor: broadway.ProcessorStats{Concurrency: 41, Busy: 42, Queued: 43, Parked: 44, Stuck: 45,
+			Circuit: broadway.CircuitStats{Held: 46}},
 		Batchers: []broadway.BatcherStats{{
-			Name: "store", Concurrency: 51, Held: 52, HighestHeld: 53, Bound: 54, Open: 55, Closed: 56, Reporting: 57,
+			Name: "store", Concurrency: 51, Held: 52, HighestHeld: 53, Bound: 54, Open: 55, Closed: 56, Reporting: 57, Stuck: 58,
+			Circuit: broadway.CircuitStats{State: broadway.CircuitHalfOpen},
 		}},
 	}}
 }
@@ -41,6 +43,17 @@ func TestGaugesAreWhatStatsSays(t *testing.T) {
 # TYPE broadway_batches gauge
 broadway_batches{batcher="store",phase="closed",pipeline="orders"} 56
 broadway_batches{batcher="store",phase="open",pipeline="orders"} 55
+# HELP broadway_circuit_held_messages Messages that wait for the circuit of the processors to close.
+# TYPE broadway_circuit_held_messages gauge
+broadway_circuit_held_messages{pipeline="orders"} 46
+# HELP broadway_circuit_state 1 for the state that the circuit of the stage is in, 0 for the others.
+# TYPE broadway_circuit_state gauge
+broadway_circuit_state{name="",pipeline="orders",stage="processor",state="closed"} 1
+broadway_circuit_state{name="",pipeline="orders",stage="processor",state="half_open"} 0
+broadway_circuit_state{name="",pipeline="orders",stage="processor",state="open"} 0
+broadway_circuit_state{name="store",pipeline="orders",stage="batcher",state="closed"} 0
+broadway_circuit_state{name="store",pipeline="orders",stage="batcher",state="half_open"} 1
+broadway_circuit_state{name="store",pipeline="orders",stage="batcher",state="open"} 0
 # HELP broadway_lag_messages Messages that wait at the source, those in flight included.
 # TYPE broadway_lag_messages gauge
 broadway_lag_messages{partition="0",pipeline="orders",producer="topic",source="topic"} 32
@@ -82,6 +95,10 @@ broadway_state{pipeline="orders",state="new"} 0
 broadway_state{pipeline="orders",state="paused"} 0
 broadway_state{pipeline="orders",state="running"} 1
 broadway_state{pipeline="orders",state="stopped"} 0
+# HELP broadway_stuck_handlers Handlers and reporters that do not return though their time-out has passed.
+# TYPE broadway_stuck_handlers gauge
+broadway_stuck_handlers{name="",pipeline="orders",stage="processor"} 45
+broadway_stuck_handlers{name="store",pipeline="orders",stage="batcher"} 58
 # HELP broadway_unsettled_bytes Bytes in flight: fetched and not settled.
 # TYPE broadway_unsettled_bytes gauge
 broadway_unsettled_bytes{pipeline="orders"} 21
@@ -113,6 +130,7 @@ broadway_workers_busy{name="",pipeline="orders",stage="processor"} 42
 broadway_workers_busy{name="store",pipeline="orders",stage="batcher"} 57
 `
 	require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(want),
+		"broadway_circuit_held_messages", "broadway_circuit_state", "broadway_stuck_handlers",
 		"broadway_batches", "broadway_lag_messages", "broadway_oldest_unsettled_seconds", "broadway_parked_messages",
 		"broadway_producer_connected", "broadway_producer_demand_messages", "broadway_producer_healthy",
 		"broadway_producer_last_fetch_timestamp_seconds", "broadway_queue_messages", "broadway_queue_messages_bound",

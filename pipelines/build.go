@@ -128,7 +128,7 @@ func find[T any](b *builder, things map[string]T, what, path, name string) (T, b
 func (b *builder) processor(spec *processorSpec) broadway.ProcessorConfig {
 	cfg := broadway.ProcessorConfig{
 		Concurrency: spec.Concurrency, MaxDemand: spec.MaxDemand, MinDemand: spec.MinDemand,
-		Timeout: spec.Timeout, Unordered: spec.Unordered,
+		Timeout: spec.Timeout, MaxStuck: int(spec.MaxStuck), RetryStuck: spec.RetryStuck, Unordered: spec.Unordered,
 	}
 	cfg.Handler, _ = find(b, b.registry.processors, "processor", "processor.handler", spec.Handler)
 	cfg.PartitionBy, _ = find(b, b.registry.partitions, "partition function", "processor.partition_by", spec.PartitionBy)
@@ -144,6 +144,7 @@ func (b *builder) batcher(name string, spec *batcherSpec) broadway.BatcherConfig
 	cfg := broadway.BatcherConfig{
 		Name: name, Concurrency: spec.Concurrency, Size: spec.Size, Bytes: int64(spec.Bytes),
 		Timeout: time.Duration(spec.Timeout), ReportTimeout: spec.ReportTimeout,
+		MaxStuck: int(spec.MaxStuck), RetryStuck: spec.RetryStuck,
 	}
 	cfg.Reporter, _ = find(b, b.registry.reporters, "reporter", path+".reporter", spec.Reporter)
 	cfg.Policy, _ = find(b, b.registry.policies, "policy", path+".policy", spec.Policy)

@@ -29,6 +29,8 @@
 //	  max_demand: 10
 //	  min_demand: 5               # half of max_demand
 //	  timeout: 30s                # none
+//	  max_stuck: 8                # concurrency; or none
+//	  retry_stuck: false
 //	  partition_by: user          # Registry.PartitionBy; what the producers promise
 //	  unordered: false
 //	batchers:                     # none
@@ -41,6 +43,8 @@
 //	    key_by: country           # Registry.KeyBy; none
 //	    policy: weight            # Registry.Policy; none
 //	    report_timeout: 30s       # none
+//	    max_stuck: 1              # concurrency; or none
+//	    retry_stuck: false
 //	failure:
 //	  max_attempts: 3
 //	  backoff: {initial: 100ms, max: 10s, factor: 2, jitter: 0.2}

@@ -73,7 +73,7 @@ max_unsettled: 0
 	}
 	// Output:
 	// orders.yaml:5:3: processor.handler: there is no processor "rendr"; registered are render
-	// orders.yaml:6:3: processor.concurency: is not a key here; the keys are concurrency, handler, max_demand, min_demand, partition_by, timeout, unordered
+	// orders.yaml:6:3: processor.concurency: is not a key here; the keys are concurrency, handler, max_demand, max_stuck, min_demand, partition_by, retry_stuck, timeout, unordered
 	// orders.yaml:7:12: processor.timeout: a duration needs a unit: write 30s, or 30ms
 	// orders.yaml:8:16: max_unsettled: must be greater than 0; leave the key out for the default
 	// 4 problems, the first in line 5

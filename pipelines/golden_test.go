@@ -121,11 +121,12 @@ func show(b *strings.Builder, c broadway.Config, p *pipelines.Pipeline) {
 			f.show(b)
 		}
 	}
-	fmt.Fprintf(b, "  processor concurrency=%d max_demand=%d min_demand=%d timeout=%v partition_by=%v unordered=%v\n",
-		c.Processor.Concurrency, c.Processor.MaxDemand, c.Processor.MinDemand, c.Processor.Timeout, c.Processor.PartitionBy != nil, c.Processor.Unordered)
+	fmt.Fprintf(b, "  processor concurrency=%d max_demand=%d min_demand=%d timeout=%v max_stuck=%d retry_stuck=%v partition_by=%v unordered=%v\n",
+		c.Processor.Concurrency, c.Processor.MaxDemand, c.Processor.MinDemand, c.Processor.Timeout,
+		c.Processor.MaxStuck, c.Processor.RetryStuck, c.Processor.PartitionBy != nil, c.Processor.Unordered)
 	for _, a := range c.Batchers {
-		fmt.Fprintf(b, "  batcher %q concurrency=%d size=%d bytes=%d timeout=%d key_by=%v policy=%s report_timeout=%v\n",
-			a.Name, a.Concurrency, a.Size, a.Bytes, a.Timeout, a.KeyBy != nil, set(a.Policy), a.ReportTimeout)
+		fmt.Fprintf(b, "  batcher %q concurrency=%d size=%d bytes=%d timeout=%d key_by=%v policy=%s report_timeout=%v max_stuck=%d retry_stuck=%v\n",
+			a.Name, a.Concurrency, a.Size, a.Bytes, a.Timeout, a.KeyBy != nil, set(a.Policy), a.ReportTimeout, a.MaxStuck, a.RetryStuck)
 	}
 	fmt.Fprintf(b, "  failure max_attempts=%d backoff=%v action=%v dead_letter=%s\n",
 		c.Failure.MaxAttempts, c.Failure.Backoff, c.Failure.Action, set(c.Failure.DeadLetter))

@@ -39,6 +39,8 @@ type processorSpec struct {
 	MaxDemand   int           `yaml:"max_demand" max:"1000000"`
 	MinDemand   int           `yaml:"min_demand" max:"1000000"`
 	Timeout     time.Duration `yaml:"timeout"`
+	MaxStuck    orNone        `yaml:"max_stuck"`
+	RetryStuck  bool          `yaml:"retry_stuck"`
 	PartitionBy string        `yaml:"partition_by"`
 	Unordered   bool          `yaml:"unordered"`
 }
@@ -52,6 +54,28 @@ type batcherSpec struct {
 	KeyBy         string        `yaml:"key_by"`
 	Policy        string        `yaml:"policy"`
 	ReportTimeout time.Duration `yaml:"report_timeout"`
+	MaxStuck      orNone        `yaml:"max_stuck"`
+	RetryStuck    bool          `yaml:"retry_stuck"`
+}
+
+// orNone is a number from 1, or -1 for the word "none".
+type orNone int
+
+// maxStuck is the most that a file may say.
+const maxStuck = 4096
+
+// UnmarshalText reads a number, or "none".
+func (n *orNone) UnmarshalText(text []byte) error {
+	if string(text) == "none" {
+		*n = -1
+		return nil
+	}
+	v, err := strconv.Atoi(string(text))
+	if err != nil || v < 1 || v > maxStuck {
+		return fmt.Errorf("must be a whole number from 1 to %d, or none", maxStuck)
+	}
+	*n = orNone(v)
+	return nil
 }
 
 type failureSpec struct {

@@ -1,0 +1,410 @@
+package broadway_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/gobroadway/gobroadway/broadway"
+	"github.com/gobroadway/gobroadway/broadway/broadwaytest"
+)
+
+// hanging is a handler that does not return for payloads with a "!", the first time
+// that it gets them, before the test lets it.
+type hanging struct {
+	handledBy
+	mu  sync.Mutex // protects following field
+	out map[string]chan struct{}
+}
+
+func (h *hanging) wait(m *broadway.Message) {
+	h.add(m)
+	payload := string(m.Payload)
+	if !strings.Contains(payload, "!") {
+		return
+	}
+	h.mu.Lock()
+	if h.out == nil {
+		h.out = map[string]chan struct{}{}
+	}
+	c, again := h.out[payload]
+	if !again {
+		c = make(chan struct{})
+		h.out[payload] = c
+	}
+	h.mu.Unlock()
+	if !again {
+		<-c
+		m.Value = "late" // a handler that is given up may still write
+	}
+}
+
+func (h *hanging) handle(_ context.Context, m *broadway.Message) error {
+	h.wait(m)
+	return nil
+}
+
+func (h *hanging) report(_ context.Context, b *broadway.Batch) error {
+	for _, m := range b.Messages {
+		h.wait(m)
+	}
+	return nil
+}
+
+func (h *hanging) let(payload string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	close(h.out[payload])
+}
+
+// A handler that ignores its time-out is named no later than a second after it, to
+// all who can be told, and its worker is replaced: the others go on. Its message is
+// not tried again before it returns, whatever that is.
+func TestAHandlerThatDoesNotReturnIsReplaced(t *testing.T) {
+	for _, timeout := range []time.Duration{20 * time.Millisecond, time.Second, 20 * time.Second} {
+		t.Run(timeout.String(), func(t *testing.T) {
+			h := &hanging{}
+			behaviour(t, broadway.Config{
+				Processor: broadway.ProcessorConfig{Concurrency: 1, Timeout: timeout, Handler: h.handle},
+				Failure:   broadway.FailurePolicy{MaxAttempts: 2, Backoff: broadway.Backoff{Initial: time.Millisecond}},
+			}, func(t *testing.T, p *pipe) {
+				p.source.Push("!", "a", "b")
+				time.Sleep(timeout + time.Second)
+				synctest.Wait()
+				if got := h.all(); !slices.Equal(got, []string{"!", "a", "b"}) {
+					t.Errorf("handled %v", got)
+				}
+				st := p.pipeline.Stats()
+				if len(st.Stuck) != 1 || st.Stuck[0].Stage != "processor" || st.Stuck[0].ID == "" || st.Processor.Busy != 0 || st.Err != nil {
+					t.Errorf("stuck %+v, busy %d, err %v", st.Stuck, st.Processor.Busy, st.Err)
+				}
+				events := p.observer.Stucks()
+				if len(events) != 1 || events[0].Returned || events[0].Age > timeout+time.Second || events[0].ID != st.Stuck[0].ID {
+					t.Errorf("told of %+v", events)
+				}
+				time.Sleep(2 * time.Minute)
+				if st := p.pipeline.Stats(); st.Unsettled != 1 || st.Err == nil || len(h.all()) != 3 {
+					t.Errorf("later: %d unsettled, handled %v, err %v", st.Unsettled, h.all(), st.Err)
+				}
+				h.let("!")
+				wantResults(t, p.settled(3), "!:succeeded a:succeeded b:succeeded")
+				synctest.Wait()
+				if got := h.all(); !slices.Equal(got, []string{"!", "a", "b", "!"}) {
+					t.Errorf("handled %v", got)
+				}
+				if st := p.pipeline.Stats(); len(st.Stuck) != 0 || st.Late != 1 || st.Err != nil || st.SettledTwice != 0 {
+					t.Errorf("at the end %+v", st)
+				}
+				if events := p.observer.Stucks(); len(events) != 2 || !events[1].Returned {
+					t.Errorf("told of %+v", events)
+				}
+			})
+		})
+	}
+}
+
+// With order, neither the key nor its lane is opened before the handler returns;
+// with RetryStuck both are at once.
+func TestAStuckHandlerKeepsItsKey(t *testing.T) {
+	for _, retry := range []bool{false, true} {
+		t.Run(fmt.Sprintf("retry=%v", retry), func(t *testing.T) {
+			h := &hanging{}
+			behaviour(t, broadway.Config{
+				Processor: broadway.ProcessorConfig{Concurrency: 2, Timeout: time.Second, RetryStuck: retry, Handler: h.handle,
+					PartitionBy: func(m *broadway.Message) uint64 { return uint64(m.Payload[0]) }},
+				Batchers: []broadway.BatcherConfig{{Size: 100, Timeout: time.Second}},
+				Failure:  broadway.FailurePolicy{MaxAttempts: 2, Backoff: broadway.Backoff{Initial: time.Millisecond}},
+			}, func(t *testing.T, p *pipe) {
+				p.source.PushItems(broadwaytest.Item{Payload: []byte("a!"), Value: "own"})
+				p.source.Push("a1", "b1", "a2", "b2")
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				got := h.all()
+				if want := []string{"a!", "b1", "b2"}; !retry && !slices.Equal(got, want) {
+					t.Errorf("handled %v, want %v", got, want)
+				}
+				if retry {
+					key := slices.DeleteFunc(slices.Clone(got), func(s string) bool { return s[0] != 'a' })
+					if want := []string{"a!", "a!", "a1", "a2"}; !slices.Equal(key, want) {
+						t.Errorf("handled %v of the key, want %v", key, want)
+					}
+					p.settled(5)
+				}
+				h.let("a!")
+				settled := p.settled(5)
+				wantResults(t, settled, "a!:succeeded a1:succeeded a2:succeeded b1:succeeded b2:succeeded")
+				if retry && settled["a!"].Value != "own" {
+					t.Errorf("the retry has the value %v, of the handler that was given up", settled["a!"].Value)
+				}
+				synctest.Wait()
+				if st := p.pipeline.Stats(); st.SettledTwice != 0 || st.Late != 1 || len(st.Stuck) != 0 {
+					t.Errorf("%+v", st)
+				}
+			})
+		})
+	}
+}
+
+// A message that is given up after its last attempt, with RetryStuck, settles while
+// its handler runs, and what that returns does no harm: it may even exit.
+func TestAStuckMessageIsGivenUpWithRetryStuck(t *testing.T) {
+	letters := &letterer{}
+	for _, ordered := range []bool{false, true} {
+		release := make(chan struct{})
+		cfg := broadway.Config{
+			Processor: broadway.ProcessorConfig{Concurrency: 2, Timeout: time.Second, RetryStuck: true, MaxStuck: 3,
+				Handler: func(_ context.Context, m *broadway.Message) error {
+					if string(m.Payload) == "poison" {
+						<-release
+						m.Value = "late"
+						runtime.Goexit()
+					}
+					return nil
+				}},
+			Failure: broadway.FailurePolicy{MaxAttempts: 3, Backoff: broadway.Backoff{Initial: time.Millisecond},
+				Action: broadway.ActionDeadLetter, DeadLetter: letters},
+		}
+		if ordered {
+			cfg.Processor.PartitionBy = func(m *broadway.Message) uint64 { return uint64(len(m.Payload)) }
+		}
+		synctest.Test(t, func(t *testing.T) {
+			letters, release = &letterer{}, make(chan struct{})
+			cfg.Failure.DeadLetter = letters
+			p := startPipe(t, cfg)
+			p.source.Push("poison", "1", "2")
+			wantResults(t, p.settled(3), "poison:dead-lettered 1:succeeded 2:succeeded")
+			l := letters.Letters()
+			if len(l) != 1 || l[0].Attempt != 3 || !errors.Is(l[0].Err, broadway.ErrHandlerTimeout) {
+				t.Errorf("dead letters %+v", l)
+			}
+			synctest.Wait()
+			if st := p.pipeline.Stats(); len(st.Stuck) != 3 || st.Processor.Circuit.State != broadway.CircuitClosed {
+				t.Errorf("stuck %+v", st.Stuck)
+			}
+			close(release)
+			synctest.Wait()
+			p.source.Push("3", "4", "5")
+			p.settled(6)
+			if err := p.stop(); err != nil {
+				t.Error(err)
+			}
+			if st := p.pipeline.Stats(); st.Late != 3 || st.SettledTwice != 0 || st.Unsettled != 0 {
+				t.Errorf("%+v", st)
+			}
+		})
+	}
+}
+
+// Once more handlers are stuck than are replaced, nothing is handled and the
+// pipeline is unhealthy, until one returns.
+func TestTooManyStuckHandlersStopTheStage(t *testing.T) {
+	for _, most := range []int{-1, 1, 3} {
+		for _, ordered := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%d ordered=%v", most, ordered), func(t *testing.T) {
+				h := &hanging{}
+				cfg := broadway.Config{
+					Processor: broadway.ProcessorConfig{Concurrency: 2, Timeout: time.Second, MaxStuck: most, Handler: h.handle},
+					Failure:   broadway.FailurePolicy{MaxAttempts: 2, Backoff: broadway.Backoff{Initial: time.Millisecond}},
+				}
+				if ordered {
+					cfg.Processor.PartitionBy = func(m *broadway.Message) uint64 { return uint64(m.Payload[0]) }
+				}
+				behaviour(t, cfg, func(t *testing.T, p *pipe) {
+					n := max(most, 0) + 1
+					for i := range n {
+						p.source.Push(fmt.Sprintf("%d!", i))
+						time.Sleep(3 * time.Second)
+					}
+					p.source.Push("x", "y")
+					time.Sleep(10 * time.Second)
+					synctest.Wait()
+					st := p.pipeline.Stats()
+					if got := h.all(); len(got) != n || len(st.Stuck) != n || st.Err == nil {
+						t.Errorf("handled %v, stuck %d, err %v", got, len(st.Stuck), st.Err)
+					}
+					h.let("0!")
+					p.settled(3)
+					synctest.Wait()
+					if st := p.pipeline.Stats(); len(st.Stuck) != n-1 || st.Succeeded != 3 {
+						t.Errorf("%d stuck, %d succeeded", len(st.Stuck), st.Succeeded)
+					}
+					for i := 1; i < n; i++ {
+						h.let(fmt.Sprintf("%d!", i))
+					}
+					p.settled(n + 2)
+					// As many work as before.
+					p.source.Push("p!", "q!")
+					time.Sleep(500 * time.Millisecond)
+					if st := p.pipeline.Stats(); st.Processor.Busy != 2 || st.Err != nil {
+						t.Errorf("%d of 2 workers are busy; err %v", st.Processor.Busy, st.Err)
+					}
+					h.let("p!")
+					h.let("q!")
+				})
+			})
+		}
+	}
+}
+
+// A stuck reporter is replaced, no member of its batch settles before it returns
+// (with RetryStuck at once), and with too many of them only their batcher stops.
+func TestAReporterThatDoesNotReturnIsReplaced(t *testing.T) {
+	for _, ordered := range []bool{false, true} {
+		for _, retry := range []bool{false, true} {
+			t.Run(fmt.Sprintf("ordered=%v retry=%v", ordered, retry), func(t *testing.T) {
+				h := &hanging{}
+				cfg := broadway.Config{
+					Processor: broadway.ProcessorConfig{Concurrency: 1, Handler: func(_ context.Context, m *broadway.Message) error {
+						m.Value = "made"
+						return nil
+					}},
+					Batchers: []broadway.BatcherConfig{{Size: 2, Concurrency: 2, Timeout: 100 * time.Millisecond, ReportTimeout: time.Second, RetryStuck: retry, Reporter: h.report}},
+					Failure:  broadway.FailurePolicy{MaxAttempts: 2, Backoff: broadway.Backoff{Initial: time.Millisecond}},
+				}
+				if ordered {
+					cfg.Processor.PartitionBy = func(m *broadway.Message) uint64 { return uint64(m.Payload[0]) }
+					cfg.Batchers[0].KeyBy = func(m *broadway.Message) string { return string(m.Payload[:1]) }
+				}
+				behaviour(t, cfg, func(t *testing.T, p *pipe) {
+					p.source.Push("a1", "a!")
+					time.Sleep(3 * time.Second)
+					if !retry {
+						p.source.Push("a2", "a3")
+					}
+					for n := range 10 {
+						p.source.Push(fmt.Sprint("b", n))
+					}
+					time.Sleep(3 * time.Second)
+					synctest.Wait()
+					st := p.pipeline.Stats()
+					settled := st.Succeeded
+					want := int64(10)
+					if retry || !ordered {
+						want = 12 // its own members, or those that need not wait
+					}
+					if settled != want || len(st.Stuck) != 1 || st.Stuck[0].Messages != 2 || st.Batchers[0].Reporting != 0 {
+						t.Errorf("%d settled, want %d; stuck %+v, %d at work", settled, want, st.Stuck, st.Batchers[0].Reporting)
+					}
+					h.let("a!")
+					total := 14
+					if retry {
+						total = 12
+					}
+					all := p.settled(total)
+					for payload, s := range all {
+						if s.Result != broadwaytest.Succeeded || s.Value != "made" && s.Value != "late" {
+							t.Errorf("%s: %v, value %v", payload, s.Result, s.Value)
+						}
+					}
+					synctest.Wait()
+					if st := p.pipeline.Stats(); st.Late != 1 || st.SettledTwice != 0 || len(st.Stuck) != 0 {
+						t.Errorf("%+v", st)
+					}
+				})
+			})
+		}
+	}
+}
+
+func TestTooManyStuckReportersStopTheirBatcher(t *testing.T) {
+	h := &hanging{}
+	behaviour(t, broadway.Config{
+		Processor: broadway.ProcessorConfig{Handler: func(_ context.Context, m *broadway.Message) error {
+			m.Batcher = string(m.Payload[:1])
+			return nil
+		}},
+		Batchers: []broadway.BatcherConfig{
+			{Name: "a", Size: 1, Concurrency: 1, ReportTimeout: time.Second, MaxStuck: -1, Reporter: h.report},
+			{Name: "b", Size: 1, Concurrency: 1},
+		},
+		Failure:      broadway.FailurePolicy{MaxAttempts: 2, Backoff: broadway.Backoff{Initial: time.Millisecond}},
+		MaxUnsettled: 20,
+	}, func(t *testing.T, p *pipe) {
+		p.source.Push("a!", "a1", "b1", "b2")
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		st := p.pipeline.Stats()
+		if st.Succeeded != 2 || len(st.Stuck) != 1 || st.Err == nil || !strings.Contains(st.Err.Error(), "of a do not return") {
+			t.Errorf("%d succeeded, stuck %+v, err %v", st.Succeeded, st.Stuck, st.Err)
+		}
+		h.let("a!")
+		wantResults(t, p.settled(4), "a!:succeeded a1:succeeded b1:succeeded b2:succeeded")
+	})
+}
+
+// A drain with stuck handlers, with and without a time-out, in the pool and in a
+// batcher, ends in time: what they hold is given back and named, and what they
+// return afterwards counts for nothing.
+func TestADrainGivesBackWhatStuckHandlersHold(t *testing.T) {
+	for _, timeout := range []time.Duration{0, time.Second} {
+		for _, ordered := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v ordered=%v", timeout, ordered), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					h := &hanging{}
+					cfg := broadway.Config{
+						Processor: broadway.ProcessorConfig{Concurrency: 1, MaxStuck: -1, Timeout: timeout, Handler: func(_ context.Context, m *broadway.Message) error {
+							if m.Payload[0] == 'p' {
+								h.wait(m)
+							}
+							return nil
+						}},
+						Batchers:     []broadway.BatcherConfig{{Size: 1, ReportTimeout: timeout, MaxStuck: -1, Reporter: h.report}},
+						DrainTimeout: 10 * time.Second,
+					}
+					if ordered {
+						cfg.Processor.PartitionBy = func(m *broadway.Message) uint64 { return 1 }
+					}
+					p := startPipe(t, cfg)
+					p.source.Push("r!", "1")
+					time.Sleep(3 * time.Second)
+					p.source.Push("p!", "2")
+					time.Sleep(3 * time.Second)
+					start := time.Now()
+					err := p.stop()
+					if !errors.Is(err, broadway.ErrDrainTimeout) || !strings.Contains(err.Error(), "2 handlers did not return") {
+						t.Errorf("err: %v", err)
+					}
+					if d := time.Since(start); d > 9*time.Second {
+						t.Errorf("the drain took %v", d)
+					}
+					wantResults(t, p.settled(4), "r!:released 1:released p!:released 2:released")
+					h.let("r!")
+					h.let("p!")
+					synctest.Wait()
+					if st := p.pipeline.Stats(); st.Unsettled != 0 || st.Released != 4 || st.SettledTwice != 0 || st.Late != 2 {
+						t.Errorf("%+v", st)
+					}
+				})
+			})
+		}
+	}
+}
+
+// Without a time-out Stats names the handling that has run for longest.
+func TestStatsNameTheOldestHandling(t *testing.T) {
+	h := &hanging{}
+	behaviour(t, broadway.Config{
+		Processor: broadway.ProcessorConfig{Concurrency: 2, Handler: h.handle},
+	}, func(t *testing.T, p *pipe) {
+		var began atomic.Int64
+		began.Store(time.Now().UnixNano())
+		p.source.Push("1!")
+		time.Sleep(time.Hour)
+		p.source.Push("2!")
+		time.Sleep(time.Minute)
+		oldest := p.pipeline.Stats().Processor.Oldest
+		if len(oldest) != 1 || oldest[0].Since.UnixNano() != began.Load() || !strings.HasSuffix(oldest[0].ID, "/0") {
+			t.Errorf("oldest %+v", oldest)
+		}
+		h.let("1!")
+		h.let("2!")
+	})
+}
