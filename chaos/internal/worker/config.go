@@ -133,10 +133,6 @@ const (
 	AfterSettled   = "after-settled"   // the source has been told, and its commit or ack may be on its way
 	BeforeDead     = "before-dead"     // a dead letter is about to be published
 	AfterDead      = "after-dead"      // a dead letter is confirmed, and its message not settled
-	OnWire         = "on-wire"         // a commit or ack is at the proxy, which has not carried it on; the proxy kills
-	AfterWire      = "after-wire"      // the proxy has carried it on
-	AnswerOnWire   = "answer-on-wire"  // its answer is at the proxy (Kafka)
-	AfterAnswer    = "after-answer"    // its answer was carried on (Kafka)
 	BeforeLeaving  = "before-leaving"  // the pipeline drains
 	AfterRebalance = "after-rebalance" // a first Fetch after an assignment has returned
 )
