@@ -103,7 +103,9 @@ type Config struct {
 
 // Consumer is how a queue is consumed.
 type Consumer struct {
-	// Tag is the consumer's name at the broker. Default: a random one.
+	// Tag is the consumer's name at the broker. Those that follow it on the same
+	// channel, after a pause for example, have ".2", ".3" and so on behind it.
+	// Default: a random one.
 	Tag string
 	// Exclusive asks to be the queue's only consumer.
 	Exclusive bool

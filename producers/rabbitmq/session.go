@@ -27,7 +27,9 @@ type session struct {
 	ch       *amqp.Channel
 	ref      *broadway.AckRef
 	queue    string // as the broker named it
-	tag      string // of the consumer
+	tag      string // of the present consumer
+	base     string // what the tags of its consumers begin with
+	tags     int    // how many consumers there were
 	prefetch int
 	mode     mode // what was wanted when the session began
 
@@ -65,6 +67,18 @@ func (s *session) announce() {
 	s.p.cfg.Logger.Info("rabbitmq: consuming", "queue", s.queue, "broker", s.p.server.String(), "prefetch", s.prefetch)
 }
 
+// name gives the next consumer of the channel a tag that none had: RabbitMQ 3.10
+// closes a channel (541) whose consumer of a quorum queue gets the tag of an earlier
+// one that has unacknowledged messages.
+func (s *session) name() {
+	s.tags++
+	s.tag = s.base
+	if s.tags > 1 {
+		suffix := fmt.Sprintf(".%d", s.tags)
+		s.tag = s.base[:min(len(s.base), maxShortString-len(suffix))] + suffix
+	}
+}
+
 // consume starts a consumer. The client buffers what comes before somebody reads.
 func (s *session) consume() (<-chan amqp.Delivery, error) {
 	c := s.p.cfg.Consumer
@@ -79,6 +93,7 @@ func (s *session) consume() (<-chan amqp.Delivery, error) {
 	if err != nil {
 		return nil, fmt.Errorf("consume: %w", err)
 	}
+	s.name()
 	deliveries, err := s.ch.Consume(s.queue, s.tag, false, c.Exclusive, false, false, wire)
 	if err != nil {
 		return nil, fmt.Errorf("consume: %w", plain(err))

@@ -139,7 +139,7 @@ func newSession(p *Producer, l *link, ch *amqp.Channel, queue string) *session {
 	p.mu.Unlock()
 	s := &session{
 		p: p, link: l, ch: ch, queue: queue, prefetch: prefetch,
-		tag:      or(p.cfg.Consumer.Tag, fmt.Sprintf("broadway-%016x", rand.Uint64())),
+		base:     or(p.cfg.Consumer.Tag, fmt.Sprintf("broadway-%016x", rand.Uint64())),
 		closed:   ch.NotifyClose(make(chan *amqp.Error, 1)),
 		canceled: ch.NotifyCancel(make(chan string, 1)),
 		ready:    make(chan struct{}, 1),
