@@ -19,6 +19,11 @@ func processDeath() []Scenario {
 			Limit: "2 processes, prefetch 200, 10 kills with >= 100 unsettled: lost 0, no ack before the sink, duplicates <= kills x prefetch, all marked redelivered",
 		},
 		{
+			ID: "A3", Severity: "S1", Title: "SIGKILL at each step between fetch and commit", Run: failPoints,
+			Limit: "on either broker, 5 kills at each of 18 or 19 steps, in the process and on the wire: lost 0, commits and acks never ahead, no dead letter settled " +
+				"unconfirmed, inversions 0, duplicates <= kills x window or prefetch",
+		},
+		{
 			ID: "A6", Severity: "S1", Title: "SIGTERM under load", Run: stops,
 			Limit: "20 stops with batches half full: duplicates 0, exit code 0; a stuck handler: exit code not 0, its message named and not acknowledged; " +
 				"a second SIGTERM ends without acknowledging unfinished work",

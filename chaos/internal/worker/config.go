@@ -123,24 +123,25 @@ type Fault struct {
 
 // Steps of a FailPoint.
 const (
-	AfterFetch     = "after-fetch"     // Fetch has returned messages
-	BeforeHandler  = "before-handler"  // a handler begins
-	BeforeSink     = "before-sink"     // the sink is about to be written
-	AfterSink      = "after-sink"      // the sink is written, and its handler or reporter has not returned
-	WithinBatch    = "within-batch"    // half of a batch is written
-	AfterHandled   = "after-handled"   // a worker's visit is over
-	AfterReported  = "after-reported"  // a reporter has returned
-	AfterSettled   = "after-settled"   // the source has been told, and its commit or ack may be on its way
-	BeforeDead     = "before-dead"     // a dead letter is about to be published
-	AfterDead      = "after-dead"      // a dead letter is confirmed, and its message not settled
-	BeforeLeaving  = "before-leaving"  // the pipeline drains
-	AfterRebalance = "after-rebalance" // a first Fetch after an assignment has returned
+	AfterFetch    = "after-fetch"    // Fetch has returned messages
+	BeforeHandler = "before-handler" // a handler begins
+	BeforeSink    = "before-sink"    // the sink is about to be written
+	AfterSink     = "after-sink"     // the sink is written, and its handler or reporter has not returned
+	WithinBatch   = "within-batch"   // half of a batch is written
+	AfterHandled  = "after-handled"  // a worker's visit is over
+	AfterReported = "after-reported" // a reporter has returned
+	AfterSettled  = "after-settled"  // the source has been told, and its commit or ack may be on its way
+	BeforeDead    = "before-dead"    // a dead letter is about to be published
+	AfterDead     = "after-dead"     // a dead letter is confirmed, and its message not settled
+	BeforeLeaving = "before-leaving" // the pipeline is told to drain
 )
 
 // FailPoint is a step at which the process kills itself (SIGKILL) the N-th time that it comes there, from 1.
 type FailPoint struct {
 	At string
 	N  int
+	// Draining counts from the first SIGTERM on.
+	Draining bool
 }
 
 // Read reads a configuration.

@@ -26,14 +26,20 @@ func die() {
 // failPoint counts how often its step is reached.
 type failPoint struct {
 	FailPoint
+	leaving atomic.Bool
 	reached atomic.Int64
 }
 
 // reach ends the process when it is this step's turn.
 func (f *failPoint) reach(at string) {
-	if f.At == at && f.reached.Add(1) == int64(max(1, f.N)) {
+	if f.turn(at) {
 		die()
 	}
+}
+
+// turn counts that a step is reached, and says whether it is the one.
+func (f *failPoint) turn(at string) bool {
+	return f.At == at && (!f.Draining || f.leaving.Load()) && f.reached.Add(1) == int64(max(1, f.N))
 }
 
 // faults decides which messages are struck.

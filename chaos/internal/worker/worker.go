@@ -131,6 +131,7 @@ func (w *worker) await(stop func(), signals <-chan os.Signal, ended <-chan struc
 			return w.code(terms)
 		case <-signals:
 			terms++
+			w.sink.fail.leaving.Store(true)
 			w.sink.fail.reach(BeforeLeaving)
 			stop()
 			if terms > 1 {
