@@ -96,14 +96,6 @@ func (b *bench) start(name string, cfg worker.Config, wrapper ...string) (*rig.P
 // startAll starts n workers w0, w1, … and waits until they are ready.
 func (b *bench) startAll(ctx context.Context, n int, cfg worker.Config) ([]*rig.Process, error) {
 	var started []*rig.Process
-	if n > 1 { // the first members have begun when the last one joins: that rebalances, and what it repeats is counted against the rule
-		joining := b.journal.begin(ledger.Fault{Kind: "the group forms"})
-		defer func() {
-			if err := b.journal.end(joining); err != nil {
-				b.env.Logf("journal: %v", err)
-			}
-		}()
-	}
 	for i := range n {
 		p, err := b.start(fmt.Sprintf("w%d", i), cfg)
 		if err != nil {

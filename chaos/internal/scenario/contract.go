@@ -2,7 +2,9 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/gobroadway/gobroadway/chaos/internal/check"
@@ -13,22 +15,25 @@ import (
 
 // brokenBatches is E5: reporters that fail members, break the contract of *BatchError, panic half-way, or fail as a whole.
 func brokenBatches(ctx context.Context, env *Env) (*Outcome, error) {
-	return onBoth(ctx, env, brokenBatchesOnce)
+	all, err := onBoth(ctx, env, brokenBatchesOnce)
+	if err != nil {
+		return all, err
+	}
+	return all, all.try(ctx, env, "kafka", failedBatches)
 }
 
 func brokenBatchesOnce(ctx context.Context, env *Env, run *either) (*Outcome, error) {
 	const size = 100
-	run.deadly, run.loose = true, true
+	run.deadly, run.loose = true, true // what a broken contract gives back loses its place
 	n := env.N(100_000, 10_000)
 	if err := run.produce(ctx, load.Spec{Messages: n}); err != nil {
 		return nil, err
 	}
 	cfg := run.batched()
 	cfg.Batch = &worker.Batch{Size: size, Timeout: 200 * time.Millisecond, Concurrency: 2}
-	// Generous: a message may be in several batches that are struck.
-	cfg.MaxAttempts, cfg.Backoff = 20, 50*time.Millisecond
+	cfg.MaxAttempts, cfg.Backoff = 10, 50*time.Millisecond                            // an innocent message may be in several batches that fail as a whole
 	rejected := worker.Fault{Kind: worker.Reject, Reporter: true, Every: 14, Rest: 3} // about seven of a batch
-	each := uint32(n / 10)                                                            // about ten batches are struck by each of these
+	each := uint32(max(n/10, 2500))                                                   // about ten batches are struck by each of these
 	cfg.Faults = []worker.Fault{
 		rejected,
 		{Kind: worker.Twice, Reporter: true, Every: each, Rest: 1, Times: 1},
@@ -67,6 +72,50 @@ func brokenBatchesOnce(ctx context.Context, env *Env, run *either) (*Outcome, er
 	return outcome, nil
 }
 
+// failedBatches is E5's question about order: batches that fail, in part, half-way or as a whole, and keep to the contract.
+func failedBatches(ctx context.Context, env *Env, run *either) (*Outcome, error) {
+	const size = 100
+	run.deadly = true
+	n := env.N(20_000, 3_000)
+	if err := run.produce(ctx, load.Spec{Messages: n}); err != nil {
+		return nil, err
+	}
+	cfg := run.batched()
+	cfg.Batch = &worker.Batch{Size: size, Timeout: 200 * time.Millisecond, Concurrency: 2}
+	cfg.MaxAttempts, cfg.Backoff = 10, 50*time.Millisecond
+	cfg.MaxUnsettled, cfg.Kafka.Window = 4000, 4000 // a quarter may wait for another attempt: more would be given back
+	rejected := worker.Fault{Kind: worker.Reject, Reporter: true, Every: 14, Rest: 3}
+	cfg.Faults = []worker.Fault{
+		rejected,
+		{Kind: worker.Half, Reporter: true, Every: 1000, Rest: 1, Times: 1},
+		{Kind: worker.Whole, Reporter: true, Every: 1000, Rest: 2, Times: 1},
+	}
+	fault := run.journal.begin(ledger.Fault{Kind: "failed batches"})
+	if _, err := run.startAll(ctx, 1, cfg); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(run.drained(ctx, 3*time.Minute), run.journal.end(fault)); err != nil {
+		return nil, err
+	}
+	released := run.total("released")
+	struck, err := strikes(run, cfg.Faults)
+	if err != nil {
+		return nil, err
+	}
+	outcome, err := run.finish(ctx, check.Rules{Duplicates: struck[worker.Half] * size / 2})
+	if err != nil {
+		return nil, err
+	}
+	wrong, err := wronglyDead(run.dir, rejected)
+	if err != nil {
+		return nil, err
+	}
+	outcome.Must(len(wrong) == 0, "%d ids dead-lettered that were not rejected, or rejected and not dead-lettered: %.200q", len(wrong), wrong)
+	outcome.Note("%d messages in order: %d members rejected; %d batches panicked half-way, %d failed; %d messages given back",
+		n, struck[worker.Reject], struck[worker.Half], struck[worker.Whole], released)
+	return outcome, nil
+}
+
 // strikes counts the ids that each kind of fault is planned for.
 func strikes(run *either, faults []worker.Fault) (map[string]int, error) {
 	all, _, err := ledger.Read[ledger.Produced](run.dir, ledger.KindProduced)
@@ -81,9 +130,9 @@ func strikes(run *either, faults []worker.Fault) (map[string]int, error) {
 	return counts, err
 }
 
-// wronglyDead are the ids whose fate differs from the plan: those that a fault strikes, and no others, are dead letters, each once, and
-// have no success.
-func wronglyDead(dir string, planned worker.Fault) (wrong []string, err error) {
+// wronglyDead are the ids whose fate differs from the plan: those that one of the faults strikes, and no others, are dead letters, each
+// once, and have no success.
+func wronglyDead(dir string, planned ...worker.Fault) (wrong []string, err error) {
 	evidence, err := check.Read(dir)
 	if err != nil {
 		return nil, err
@@ -99,7 +148,7 @@ func wronglyDead(dir string, planned worker.Fault) (wrong []string, err error) {
 		if entry.State != ledger.Acked {
 			continue
 		}
-		struck := planned.Strikes(entry.ID)
+		struck := slices.ContainsFunc(planned, func(f worker.Fault) bool { return f.Strikes(entry.ID) })
 		if struck != (dead[entry.ID] == 1) || struck == done[entry.ID] {
 			wrong = append(wrong, fmt.Sprintf("%s (dead letters: %d, success: %v)", entry.ID, dead[entry.ID], done[entry.ID]))
 		}

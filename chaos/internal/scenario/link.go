@@ -154,7 +154,7 @@ func blackHoleOnce(ctx context.Context, env *Env, run *either, name string, toxi
 	if err := run.drained(ctx, 3*time.Minute); err != nil {
 		return nil, err
 	}
-	outcome, err := run.finish(ctx, check.Rules{Duplicates: processes * run.bound, Slack: reconnecting})
+	outcome, err := run.finish(ctx, check.Rules{Duplicates: processes * run.bound})
 	if err != nil {
 		return nil, err
 	}
@@ -211,7 +211,7 @@ func badLinkOnce(ctx context.Context, env *Env, run *either) (*Outcome, error) {
 	if run.kind == "rabbitmq" {
 		limit = dials * run.bound
 	}
-	outcome, err := run.finish(ctx, check.Rules{Duplicates: limit, Slack: reconnecting})
+	outcome, err := run.finish(ctx, check.Rules{Duplicates: limit})
 	if err != nil {
 		return nil, err
 	}
@@ -251,7 +251,7 @@ func cutLinkOnce(ctx context.Context, env *Env, run *either) (*Outcome, error) {
 	if err := run.drained(ctx, 2*time.Minute); err != nil {
 		return nil, err
 	}
-	outcome, err := run.finish(ctx, check.Rules{Duplicates: cuts * processes * run.bound, Slack: reconnecting})
+	outcome, err := run.finish(ctx, check.Rules{Duplicates: cuts * processes * run.bound})
 	if err != nil {
 		return nil, err
 	}

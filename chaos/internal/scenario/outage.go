@@ -17,10 +17,6 @@ import (
 	"github.com/gobroadway/gobroadway/chaos/internal/rig"
 )
 
-// reconnecting is how long after an outage its repeats may come: reconnects wait up to 30 s, and a group that one member has joined first
-// rebalances again when the next one comes.
-const reconnecting = 45 * time.Second
-
 // broker is what can be killed and started again.
 type broker interface {
 	Kill() error
@@ -147,7 +143,7 @@ func killKafkaBroker(ctx context.Context, env *Env) (*Outcome, error) {
 	if err := bench.awaitDrained(ctx, 3*time.Minute); err != nil {
 		return nil, err
 	}
-	outcome, err := bench.finish(ctx, check.Rules{Duplicates: kills * processes * window, Slack: reconnecting})
+	outcome, err := bench.finish(ctx, check.Rules{Duplicates: kills * processes * window})
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +252,7 @@ func killRabbitNode(ctx context.Context, env *Env) (*Outcome, error) {
 	if err := bench.awaitDrained(ctx, 3*time.Minute); err != nil {
 		return nil, err
 	}
-	outcome, err := bench.finish(ctx, check.Rules{Duplicates: (kills + 1) * processes * prefetch, Slack: reconnecting})
+	outcome, err := bench.finish(ctx, check.Rules{Duplicates: (kills + 1) * processes * prefetch})
 	if err != nil {
 		return nil, err
 	}

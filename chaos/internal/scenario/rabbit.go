@@ -44,11 +44,11 @@ func (r *rabbitBench) produce(ctx context.Context, spec load.Spec) error {
 	return load.RabbitMQ(ctx, r.rig.Direct(), spec, &r.sent)
 }
 
-// config is a worker with a prefetch.
+// config is a worker with a prefetch, which is back soon after an outage: by default it may wait for half a minute.
 func (r *rabbitBench) config(prefetch int) worker.Config {
 	return worker.Config{
 		Dir: r.dir, Concurrency: 8, MaxDemand: 100, MaxUnsettled: prefetch, DeadLetter: r.dead, DrainTimeout: 10 * time.Second,
-		Rabbit: &worker.Rabbit{URL: r.rig.Proxied(), Queue: r.name, Prefetch: prefetch, Single: r.single},
+		Rabbit: &worker.Rabbit{URL: r.rig.Proxied(), Queue: r.name, Prefetch: prefetch, Single: r.single, BackoffMax: 5 * time.Second},
 	}
 }
 

@@ -29,6 +29,7 @@ type Config struct {
 	MaxUnsettledBytes int64
 	Unordered         bool
 	Timeout           time.Duration
+	RetryStuck        bool
 	Batch             *Batch
 	MaxAttempts       int
 	Backoff           time.Duration // the first; the longest is 16 times that
@@ -82,9 +83,10 @@ type Rabbit struct {
 
 // Batch makes the sink a reporter of batches, instead of the handler.
 type Batch struct {
-	Size        int
-	Timeout     time.Duration
-	Concurrency int
+	Size          int
+	Timeout       time.Duration
+	Concurrency   int
+	ReportTimeout time.Duration
 }
 
 // Kinds of faults.
@@ -95,7 +97,7 @@ const (
 	Error    = "error"
 	Reject   = "reject"      // broadway.Reject
 	Down     = "unavailable" // broadway.Unavailable
-	Hang     = "hang"        // ignores its context, for For
+	Hang     = "hang"        // ignores its context, for For, and fails then
 	Slow     = "slow"        // takes For, or until its context ends
 	Die      = "die"         // the process kills itself
 )
@@ -111,7 +113,7 @@ const (
 // Fault strikes messages at a stage. Which ones is decided by their ids alone, so that a replay strikes the same.
 type Fault struct {
 	Kind string
-	// Reporter strikes in the reporter: a member by Error, Reject and Down, the whole batch by the others. Otherwise the handler.
+	// Reporter strikes in the reporter: a member by Error, Reject, Down and Hang, the whole batch by the others. Otherwise the handler.
 	Reporter bool
 	// Of each Every ids by their hash the one that is Rest: 100 is one in a hundred. 0 is none but IDs.
 	Every, Rest uint32

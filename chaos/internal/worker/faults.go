@@ -129,6 +129,7 @@ func (f Fault) act(ctx context.Context) error {
 		die()
 	case Hang:
 		<-time.After(f.For)
+		return errStruck
 	case Slow:
 		return wait(ctx, f.For)
 	}

@@ -29,6 +29,7 @@ func newMember(cfg Config, name string, s *sink) (*member, error) {
 		Name: name,
 		Processor: broadway.ProcessorConfig{
 			Handler: s.handle, Concurrency: cfg.Concurrency, MaxDemand: cfg.MaxDemand, Timeout: cfg.Timeout, Unordered: cfg.Unordered,
+			RetryStuck: cfg.RetryStuck,
 		},
 		MaxUnsettled: cfg.MaxUnsettled, MaxUnsettledBytes: cfg.MaxUnsettledBytes,
 		DrainTimeout: cfg.DrainTimeout,
@@ -39,7 +40,9 @@ func newMember(cfg Config, name string, s *sink) (*member, error) {
 		config.MessageLimits = broadway.MessageLimits{Payload: -1, Key: -1, Headers: -1, HeaderBytes: -1}
 	}
 	if b := cfg.Batch; b != nil {
-		config.Batchers = []broadway.BatcherConfig{{Reporter: s.report, Size: b.Size, Timeout: b.Timeout, Concurrency: b.Concurrency}}
+		config.Batchers = []broadway.BatcherConfig{{
+			Reporter: s.report, Size: b.Size, Timeout: b.Timeout, Concurrency: b.Concurrency, ReportTimeout: b.ReportTimeout,
+		}}
 	}
 	if cfg.Backoff > 0 {
 		config.Failure.Backoff = broadway.Backoff{Initial: cfg.Backoff, Max: 16 * cfg.Backoff}
@@ -94,7 +97,7 @@ func (m *member) source(cfg Config, name string, config *broadway.Config) error 
 		})
 		config.Producers = []broadway.Producer{producer}
 		m.counts = func() map[string]int64 { return rabbitCounts(producer.Stats()) }
-		m.publisher = rabbitmq.NewPublisher(rabbitmq.PublisherConfig{URL: r.URL, ConnectionName: name + " publisher"})
+		m.publisher = rabbitmq.NewPublisher(rabbitmq.PublisherConfig{URL: r.URL, ConnectionName: name + " publisher", Backoff: broadway.Backoff{Max: r.BackoffMax}})
 		return nil
 	}
 	return errors.New("no source")
@@ -145,6 +148,7 @@ func (m *member) run(ctx context.Context) error {
 // pipelineCounts are the counts of a pipeline, under names of their own.
 func pipelineCounts(s broadway.Stats) map[string]int64 {
 	return map[string]int64{
+		"stuck": int64(len(s.Stuck)), "late": s.Late,
 		"fetched": s.Fetched, "succeeded": s.Succeeded, "failed": s.Failed, "dead_lettered": s.DeadLettered, "released": s.Released,
 		"retried": s.Retried, "stale_settles": s.Stale, "settled_twice": s.SettledTwice, "highest_unsettled": int64(s.HighestUnsettled),
 		"oldest_ms": int64(s.OldestUnsettled / time.Millisecond), "parked": int64(s.Processor.Parked), "busy": int64(s.Processor.Busy),
