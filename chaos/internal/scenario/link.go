@@ -2,8 +2,10 @@ package scenario
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -55,6 +57,29 @@ func onBoth(ctx context.Context, env *Env, try func(context.Context, *Env, *eith
 		}
 	}
 	return all, nil
+}
+
+// bothAtOnce tries something on either rig at the same time: for scenarios that mostly wait.
+func bothAtOnce(ctx context.Context, env *Env, try func(context.Context, *Env, *either) (*Outcome, error)) (*Outcome, error) {
+	if _, err := env.Kafka(); err != nil {
+		return nil, err
+	}
+	if _, err := env.RabbitMQ(); err != nil {
+		return nil, err
+	}
+	var outcomes [2]Outcome
+	var errs [2]error
+	var trying sync.WaitGroup
+	for i, kind := range []string{"kafka", "rabbitmq"} {
+		trying.Go(func() {
+			if err := outcomes[i].try(ctx, env, kind, try); err != nil {
+				errs[i] = fmt.Errorf("%s: %w", kind, err)
+			}
+		})
+	}
+	trying.Wait()
+	outcomes[0].add(&outcomes[1])
+	return &outcomes[0], errors.Join(errs[:]...)
 }
 
 // try adds the outcome of one run on a rig.

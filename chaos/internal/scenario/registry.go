@@ -88,6 +88,11 @@ func network() []Scenario {
 func downstream() []Scenario {
 	return []Scenario{
 		{
+			ID: "E2", Severity: "S2", Title: "Sink down", Run: sinkDown,
+			Limit: "10 min of Unavailable, on either broker: fetching stops at the bound, memory grows <= 32 MiB, no dead letter, no rebalance or reconnect, " +
+				"duplicates 0, everything is handled afterwards",
+		},
+		{
 			ID: "E5", Severity: "S1", CI: true, Title: "Broken batch contract", Run: brokenBatches,
 			Limit: "1,000 batches of 100 (10 attempts, as an innocent member may be in several that fail): rejected members and no others are dead-lettered; " +
 				"a member named twice or an alien settles nothing of the batch, which loses its place; without these inversions 0 (Kafka); lost 0",

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/gobroadway/gobroadway/chaos/internal/check"
@@ -108,6 +109,8 @@ type Env struct {
 	Logf func(format string, args ...any)
 
 	rigs *Rigs
+
+	mu   sync.Mutex // protects following field
 	runs int
 }
 
@@ -183,6 +186,8 @@ func (e *Env) RabbitMQ() (*rig.RabbitMQ, error) {
 
 // newRun makes the directory of the scenario's next run, and its name, which is unique at the broker.
 func (e *Env) newRun() (name, dir string, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	e.runs++
 	name = fmt.Sprintf("%s-%d-%x", e.ID, e.runs, time.Now().UnixNano()&0xffffff)
 	dir = filepath.Join(e.Dir, fmt.Sprintf("run-%d", e.runs))

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -23,6 +24,19 @@ type sink struct {
 	fail    *failPoint
 	seq     atomic.Int64
 	handled atomic.Int64
+	down    atomic.Bool  // what lies behind the sink is not there
+	refused atomic.Int64 // calls meanwhile
+}
+
+var errDown = errors.New("the sink is down")
+
+// available says whether the sink can be written to.
+func (s *sink) available() error {
+	if !s.down.Load() {
+		return nil
+	}
+	s.refused.Add(1)
+	return broadway.Unavailable(errDown)
 }
 
 // handle is the processor. Without batches it is where the success is written.
@@ -39,11 +53,17 @@ func (s *sink) handle(ctx context.Context, m *broadway.Message) error {
 		m.Value = entry
 		return nil
 	}
+	if err := s.available(); err != nil {
+		return err
+	}
 	return s.succeed(entry)
 }
 
 // report is the reporter: the success of each member is written before it returns.
 func (s *sink) report(ctx context.Context, b *broadway.Batch) error {
+	if err := s.available(); err != nil {
+		return err
+	}
 	entries := make([]ledger.Observation, len(b.Messages))
 	for i, m := range b.Messages {
 		entry, ok := m.Value.(ledger.Observation)

@@ -39,6 +39,8 @@ type Command struct {
 	// Leave stops member Member in good order, Abort stops it at once and settles nothing, Join starts it again; Pause and Resume its fetching.
 	Leave, Abort, Join, Pause, Resume bool
 	Member                            int
+	// Down makes what lies behind the sink unavailable for all members, and Up brings it back.
+	Down, Up bool
 }
 
 // Main runs "worker -config FILE" until SIGTERM or the end of its standard input, and returns the exit code.
@@ -228,6 +230,10 @@ func (w *worker) obey(ctx context.Context, commands io.Reader) {
 }
 
 func (w *worker) command(ctx context.Context, c Command) error {
+	if c.Down || c.Up {
+		w.sink.down.Store(c.Down)
+		return nil
+	}
 	if c.Join {
 		return w.join(ctx, c.Member)
 	}
@@ -298,6 +304,7 @@ func (w *worker) report() rig.Report {
 		}
 		addCounts(r.Stats, pipelineCounts(stats), m.counts())
 	}
+	r.Stats["refused"] = w.sink.refused.Load()
 	r.RSS, r.FDs = resources()
 	return r
 }
