@@ -2,6 +2,7 @@ package rig
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -243,4 +244,10 @@ func (k *Kafka) GroupState(ctx context.Context, group string) (state string, mem
 	}
 	found := groups[group]
 	return found.State, len(found.Members), found.Err
+}
+
+// TLS is the address of an encrypted listener past the proxy, and what trusts it.
+func (k *Kafka) TLS() (addr string, config *tls.Config, err error) {
+	err = k.host.Do(func() { addr, config = k.broker.TLS(k.host) })
+	return addr, config, err
 }

@@ -2,6 +2,7 @@ package rig
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/url"
@@ -197,4 +198,10 @@ func (r *RabbitMQ) CreateVHost() error {
 		return err
 	}
 	return r.Permissions(".*", ".*", ".*")
+}
+
+// TLS is the URL of an encrypted listener past the proxy, and what trusts it.
+func (r *RabbitMQ) TLS() (address string, config *tls.Config, err error) {
+	err = r.host.Do(func() { address, config = r.broker.TLS(r.host) })
+	return address, config, err
 }

@@ -4,7 +4,7 @@ import "slices"
 
 // All are the scenarios, in the order in which they run.
 func All() []Scenario {
-	return slices.Concat(processDeath(), groups(), queues(), network(), downstream(), malformed())
+	return slices.Concat(processDeath(), groups(), queues(), network(), downstream(), malformed(), credentials())
 }
 
 // processDeath is reliability.md section 2.A.
@@ -110,6 +110,17 @@ func malformed() []Scenario {
 		{
 			ID: "F4", Severity: "S2", CI: true, Title: "Malformed and hostile AMQP messages", Run: rabbitCorpus,
 			Limit: "500 messages: each reaches the handler or the dead letters, headers equal in value and type; none comes twice; no panic",
+		},
+	}
+}
+
+// credentials is section 2.G.
+func credentials() []Scenario {
+	return []Scenario{
+		{
+			ID: "G3", Severity: "S1", Title: "Wrong TLS", Run: wrongTLS,
+			Limit: "7 cases, consumers and publishers of both brokers: refused, no byte of a password before a handshake was completed, none in a log; " +
+				"verifying nobody is warned of at each start",
 		},
 	}
 }
