@@ -36,6 +36,19 @@ func DrainKafka(ctx context.Context, broker, topic string, drain Drain, from, to
 		return 0, err
 	}
 	defer func() { err = errors.Join(err, writer.Close()) }()
+	err = ReadKafka(ctx, broker, topic, from, to, func(r *kgo.Record) error {
+		if r.Attrs.IsControl() {
+			return nil
+		}
+		n++
+		return writer.Append(drainedRecord(r, drain.Corpus))
+	})
+	return n, err
+}
+
+// ReadKafka hands each record of a topic from the given offsets, by partition, to the given ends to see: control records and those
+// of aborted transactions as well. The last record before an end must be there.
+func ReadKafka(ctx context.Context, broker, topic string, from, to map[int32]int64, see func(*kgo.Record) error) error {
 	offsets, left := map[int32]kgo.Offset{}, map[int32]int64{}
 	for p, end := range to {
 		if from[p] < end {
@@ -43,37 +56,34 @@ func DrainKafka(ctx context.Context, broker, topic string, drain Drain, from, to
 		}
 	}
 	if len(offsets) == 0 {
-		return 0, nil
+		return nil
 	}
 	client, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.ClientID("chaos-drain"), kgo.KeepControlRecords(), // else a marker at the end is waited for
 		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: offsets}))
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer client.Close()
 	for len(left) > 0 {
 		fetches := client.PollFetches(ctx)
 		if err := errors.Join(fetches.Err0(), ctx.Err()); err != nil {
-			return n, fmt.Errorf("drain %s: %w", topic, err)
+			return fmt.Errorf("drain %s: %w", topic, err)
 		}
 		fetches.EachRecord(func(r *kgo.Record) {
 			end, open := left[r.Partition]
 			if !open || r.Offset >= end {
 				return
 			}
-			if !r.Attrs.IsControl() {
-				n++
-				err = errors.Join(err, writer.Append(drainedRecord(r, drain.Corpus)))
-			}
+			err = errors.Join(err, see(r))
 			if r.Offset == end-1 {
 				delete(left, r.Partition)
 			}
 		})
 		if err != nil {
-			return n, err
+			return err
 		}
 	}
-	return n, nil
+	return nil
 }
 
 func drainedRecord(r *kgo.Record, corpus bool) ledger.Drained {

@@ -19,8 +19,8 @@ import (
 type Spec struct {
 	// Dir is where the producers' ledger goes, Run the first part of each id, Source the topic or queue.
 	Dir, Run, Source string
-	// Messages is how many there are in all.
-	Messages int
+	// Messages is how many there are in all, First how many of each producer were sent before, by a load that this one goes on with.
+	Messages, First int
 	// Producers send side by side. A key belongs to one of them.
 	Producers int
 	Keys      int
@@ -57,8 +57,9 @@ func (s *Sent) count(state ledger.State) {
 	}
 }
 
-// message is the i-th one of producer p.
+// message is the i-th one of producer p, after the first ones.
 func (s *Spec) message(p, i int) (ledger.Produced, []byte) {
+	i += s.First
 	own := (s.Keys - p + s.Producers - 1) / s.Producers // keys p, p+Producers, …
 	entry := ledger.Produced{
 		ID: ID(s.Run, p, i), Key: fmt.Sprintf("k%05d", p+i%own*s.Producers), KeySeq: int64(i / own), State: ledger.Attempted, Source: s.Source,

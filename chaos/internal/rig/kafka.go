@@ -25,8 +25,11 @@ type Kafka struct {
 	admin  *kadm.Client
 }
 
-// Quick are the settings of groups that notice deaths soon.
-var quick = []string{"group.initial.rebalance.delay.ms=0", "group.min.session.timeout.ms=1000", "auto.create.topics.enable=false"}
+// Quick are the settings of groups that notice deaths soon, and of a cleaner and a coordinator of transactions that do not wait long.
+var quick = []string{
+	"group.initial.rebalance.delay.ms=0", "group.min.session.timeout.ms=1000", "auto.create.topics.enable=false", "log.cleaner.backoff.ms=200",
+	"transaction.abort.timed.out.transaction.cleanup.interval.ms=500",
+}
 
 // StartKafka starts rig K. settings are further lines of server.properties. It ends with the host.
 func StartKafka(host *Host, settings ...string) (*Kafka, error) {

@@ -140,6 +140,16 @@ func (p *Process) Ready() <-chan struct{} { return p.ready }
 // Done is closed once the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
+// Ended says whether the process has ended.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Send writes a command to the worker's standard input, as a line of JSON.
 func (p *Process) Send(command any) error {
 	text, err := json.Marshal(command)
