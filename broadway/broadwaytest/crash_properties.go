@@ -97,7 +97,7 @@ func (d *deaths) live() bool {
 				fate.decide(false)
 				<-ctx.Done()
 			case d.texts[2]: // dies beside the poison, unless that is given up
-				fate.share(ctx)
+				fate.share(ctx, d.Quiet)
 			}
 			return nil
 		}},
@@ -150,8 +150,13 @@ func (f *fate) decide(givenUp bool) {
 }
 
 // share returns once the poison is given up; if a handler has it, with the process.
-func (f *fate) share(ctx context.Context) {
+// A source that delivers suspects one at a time has no poison beside this one: that
+// is waited for only for alone.
+func (f *fate) share(ctx context.Context, alone time.Duration) {
+	timer := time.NewTimer(alone)
+	defer timer.Stop()
 	select {
+	case <-timer.C:
 	case <-f.decided:
 		if !f.givenUp {
 			<-ctx.Done()

@@ -50,7 +50,7 @@ func TestConfigMistakes(t *testing.T) {
 		{"the least", rabbitmq.Config{Queue: "orders"}, nil},
 		{"everything", rabbitmq.Config{
 			URL: "amqps://me:p%40ss@[::1]:5999/a%2Fb", Queue: "orders", TLS: &tls.Config{MinVersion: tls.VersionTLS13},
-			Declare:   &rabbitmq.QueueDeclare{Durable: true, Type: rabbitmq.Quorum, DeadLetterRoutingKey: "dead", Arguments: rabbitmq.Table{"x-delivery-limit": 3}},
+			Declare:   &rabbitmq.QueueDeclare{Durable: true, Type: rabbitmq.Quorum, DeadLetterRoutingKey: "dead", Arguments: rabbitmq.Table{"x-delivery-limit": 20}},
 			Exchanges: []rabbitmq.ExchangeDeclare{{Name: "e", Kind: "topic"}, {Name: "f", Passive: true}},
 			Bindings:  []rabbitmq.Binding{{Exchange: "e", RoutingKey: "#"}, {Exchange: "f", Queue: "orders"}},
 			Prefetch:  65535, AckTimeout: -1, LagInterval: -1, Heartbeat: time.Second,
@@ -81,6 +81,15 @@ func TestConfigMistakes(t *testing.T) {
 		{"declared otherwise than possible", rabbitmq.Config{Queue: "q", Declare: &rabbitmq.QueueDeclare{Type: rabbitmq.Quorum, Exclusive: true, Name: "r"}},
 			[]string{"Declare.Name", "Declare.Durable", "Declare.Type"}},
 		{"a stream", rabbitmq.Config{Queue: "q", Declare: &rabbitmq.QueueDeclare{Durable: true, Arguments: rabbitmq.Table{"x-queue-type": "stream"}}}, []string{"Declare.Type"}},
+		{"a delivery limit that drops", rabbitmq.Config{Queue: "q", Declare: &rabbitmq.QueueDeclare{
+			Durable: true, Type: rabbitmq.Quorum, Arguments: rabbitmq.Table{"x-delivery-limit": 20},
+		}}, []string{"Declare.DeadLetterExchange"}},
+		{"a delivery limit that innocent messages reach", rabbitmq.Config{Queue: "q", Declare: &rabbitmq.QueueDeclare{
+			Durable: true, Type: rabbitmq.Quorum, DeadLetterExchange: "dead", Arguments: rabbitmq.Table{"x-delivery-limit": int32(4)},
+		}}, []string{"Declare.Arguments"}},
+		{"no delivery limit", rabbitmq.Config{Queue: "q", Declare: &rabbitmq.QueueDeclare{
+			Durable: true, Type: rabbitmq.Quorum, Arguments: rabbitmq.Table{"x-delivery-limit": -1},
+		}}, nil},
 		{"passive without a name", rabbitmq.Config{Declare: &rabbitmq.QueueDeclare{Passive: true}}, []string{"Declare.Passive"}},
 		{"said twice", rabbitmq.Config{
 			Queue:    "q",

@@ -16,6 +16,7 @@ type queueSource struct {
 	broker  *brokers.RabbitMQBroker
 	queue   string
 	declare *rabbitmq.QueueDeclare
+	wire    *wire // of the producer that was opened last
 }
 
 func (s *queueSource) Produce(_ context.Context, payloads ...[]byte) error {
@@ -24,8 +25,9 @@ func (s *queueSource) Produce(_ context.Context, payloads ...[]byte) error {
 }
 
 func (s *queueSource) Open(t testing.TB) broadway.Producer {
+	s.wire = newWire(t, s.broker.URL())
 	return rabbitmq.NewProducer(rabbitmq.Config{
-		URL: s.broker.URL(), Queue: s.queue, Declare: s.declare, Logger: testLogger(t),
+		URL: s.wire.url, Queue: s.queue, Declare: s.declare, Logger: testLogger(t),
 	})
 }
 
@@ -36,6 +38,14 @@ func (s *queueSource) Left(context.Context) (int, error) {
 
 func (s *queueSource) Cut(context.Context) error {
 	s.broker.CloseConnections(s.t)
+	return nil
+}
+
+// mortalSource is a queueSource that counts attempts over crashes.
+type mortalSource struct{ *queueSource }
+
+func (s mortalSource) Crash(context.Context) error {
+	s.wire.end()
 	return nil
 }
 
@@ -63,10 +73,14 @@ func TestConformance(t *testing.T) {
 			t.Parallel()
 			newSource := func(t testing.TB) broadwaytest.Source {
 				broker := brokers.RabbitMQ(t)
-				return &queueSource{t: t, broker: broker, queue: broker.Queue(t, kind.options...), declare: kind.declare}
+				s := &queueSource{t: t, broker: broker, queue: broker.Queue(t, kind.options...), declare: kind.declare}
+				if kind.name == "Quorum" {
+					return mortalSource{s}
+				}
+				return s
 			}
 			t.Run("Producer", func(t *testing.T) {
-				broadwaytest.TestProducer(t, broadwaytest.Features{}, newSource)
+				broadwaytest.TestProducer(t, broadwaytest.Features{UncountedCrashes: 2}, newSource)
 			})
 			t.Run("Acknowledger", func(t *testing.T) {
 				broadwaytest.TestAcknowledger(t, broadwaytest.Features{}, newSource)

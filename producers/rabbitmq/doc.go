@@ -11,7 +11,8 @@
 //
 // RabbitMQ pushes, up to the prefetch: a standing reservation that counts as
 // fetched. It is never unlimited, it is never more than the pipeline's bound,
-// and a message counts from its delivery to its acknowledgement. The prefetch
+// and a message counts from its delivery to its acknowledgement. (A session begins
+// with one message that it asks for by itself, which comes on top.) The prefetch
 // bounds a number of messages; their bytes are bounded by this source's part of
 // MaxUnsettledBytes, and one message more: see Config.Prefetch.
 //
@@ -56,10 +57,39 @@
 // closing the channel hands back the rest, in place, and makes the next
 // consumer active.
 //
+// # Messages that kill the process
+//
+// A quorum queue counts how often a message came back from a consumer that was
+// lost (x-delivery-count). The count says nothing about why: the messages beside
+// the one that killed the process come back with it, and before RabbitMQ 4.3 so
+// does what a stop hands back. So what came back twice is a suspect, and is tried
+// while the process has no other message; and what came back five times counts
+// with all of them as [broadway.Message.Attempt], so that the failure policy gives
+// it up unhandled once that is more than MaxAttempts. A MaxAttempts below five
+// therefore means five processes at most. Sessions that were lost while the process
+// lived, and what it gave back itself, are no attempts: for ten minutes after
+// either it does not count. Nor does it when its pipeline requeues what failed. And
+// it counts for one message in ten minutes only: what makes many come back often is
+// no message among them.
+//
+// So a message that harms nobody is given up unhandled only if it was the first of
+// a process's life and had come back five times: alone, over and over, on a link
+// that is lost before anything is settled; with several messages that kill in one
+// prefetch window; or, before 4.3, given back by stops and blocked batchers of
+// other processes. It is then in the dead letters, and can be put back.
+//
+// With an x-delivery-limit the broker takes messages away itself. It must lie above
+// what is counted here, and needs a dead letter exchange, or messages are dropped:
+// RabbitMQ 4 has a limit of 20 where nothing is said. Of a queue that is declared
+// here a limit below five, or one without such an exchange, is a mistake in the
+// Config; the limit of another cannot be asked for.
+//
 // # What is not covered
 //
 // Classic queues tell one bit about earlier deliveries: a message that kills
-// the process each time comes back for ever. Quorum queues count, see
-// [Metadata.DeliveryCount]. Streams are refused: they need offsets, not
+// the process each time comes back for ever, and takes the process with it, until
+// somebody takes it out of the queue. So it is with a single active consumer, or an
+// exclusive one, whose prefetch is above 1: to try a message alone its turn would
+// have to be given away. Streams are refused: they need offsets, not
 // acknowledgements.
 package rabbitmq

@@ -71,6 +71,13 @@ func (g *gate) release() {
 
 func (g *gate) closed() bool { return g.limit > 0 && g.free == 0 && g.held >= g.limit }
 
+// full says whether the limit is reached.
+func (g *gate) full() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.limit > 0 && g.held >= g.limit
+}
+
 // waits says whether the reader is held up now.
 func (g *gate) waits() bool {
 	g.mu.Lock()

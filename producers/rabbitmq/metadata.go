@@ -58,7 +58,8 @@ type Metadata struct {
 	// both of quorum queues. 0 when the broker does not tell.
 	DeliveryCount int64
 
-	payload []byte
+	payload  []byte
+	returned int64 // see attempts.go
 }
 
 var (
@@ -133,7 +134,7 @@ func (m *Metadata) fill(d *amqp.Delivery, queue string) {
 		ConsumerTag: d.ConsumerTag, DeliveryTag: d.DeliveryTag, Redelivered: d.Redelivered,
 		payload: d.Body,
 	}
-	m.DeliveryCount = deliveryCount(m)
+	m.DeliveryCount, m.returned = deliveryCount(m), returnedCount(m)
 }
 
 // deliveryCounts are the headers in which brokers count, the best first.
@@ -151,6 +152,16 @@ func deliveryCount(m *Metadata) int64 {
 		if n, ok := integer(m.Headers[header]); ok {
 			return min(max(n, 0), 1<<30)
 		}
+	}
+	return 0
+}
+
+// returnedCount is how often the message came back from a consumer that was lost
+// or rejected it, and before RabbitMQ 4.3 also from one that handed it back. The
+// other count includes the latter on 4.3, too, so it proves less.
+func returnedCount(m *Metadata) int64 {
+	if n, ok := integer(m.Headers["x-delivery-count"]); ok && m.Redelivered {
+		return min(max(n, 0), 1<<30)
 	}
 	return 0
 }

@@ -82,7 +82,9 @@ func (s *session) serve(ctx context.Context) error {
 	defer o.clock.Stop()
 	looking, stop := context.WithCancel(ctx)
 	o.pumps.Go(func() { s.lookAtLag(looking) })
-	o.start(s.deliveries)
+	if s.deliveries != nil {
+		o.start(s.deliveries)
+	}
 	err, lost := o.loop(ctx)
 	if lost && !s.ch.IsClosed() { // only the consumer is gone
 		err = errors.Join(err, o.flush())
@@ -174,47 +176,62 @@ func (o *owner) obey(kind commandKind) error {
 func (o *owner) resume() error {
 	o.retire = false
 	o.hold(false)
-	if o.gone != nil {
+	if o.gone != nil || o.trying() {
 		return nil
 	}
+	if err := o.consumeAgain(); err != nil {
+		o.link.cut() // a channel that refused is closed: the session is lost
+		return err
+	}
+	return nil
+}
+
+// consumeAgain starts another consumer on the channel.
+func (o *owner) consumeAgain() error {
 	var deliveries <-chan amqp.Delivery
 	err := o.link.answered(o.p.server.closeTimeout, func() (err error) {
 		deliveries, err = o.consume()
 		return err
 	})
 	if err != nil {
-		o.link.cut() // a channel that refused is closed: the session is lost
 		return err
 	}
 	o.start(deliveries)
 	return nil
 }
 
-// cancel ends the consumer, takes in what is still on its way, and hands back
-// what was never fetched.
-func (o *owner) cancel() error {
+// stopConsuming ends the consumer, if there is one, and takes in what is still on
+// its way.
+func (o *owner) stopConsuming() error {
 	if o.gone == nil {
 		return nil
 	}
-	o.discard(true)
-	defer o.discard(false)
 	err := o.link.answered(o.p.server.closeTimeout, func() error { return o.ch.Cancel(o.tag, false) })
 	if err != nil {
 		return fmt.Errorf("rabbitmq: cancel the consumer: %w", err)
 	}
 	<-o.gone // closed by the client, after what it had buffered
 	o.gone = nil
-	o.mu.Lock()
-	back := o.buffer
-	for _, m := range back {
-		if o.ledger.Settle(uint64(m.Seq()), acknowledgers.Returned) {
-			o.p.counters.returned.Add(1)
-		}
+	return nil
+}
+
+// cancel ends the consumer, takes in what is still on its way, and hands back
+// what was never fetched.
+func (o *owner) cancel() error {
+	o.discard(true)
+	defer o.discard(false)
+	if err := o.stopConsuming(); err != nil {
+		return err
 	}
-	o.buffer = nil
+	o.mu.Lock()
+	if len(o.buffer)+len(o.suspects) > 0 {
+		note(&o.p.history.gaveBack)
+	}
+	o.giveBack(o.buffer)
+	o.giveBack(o.suspects)
+	o.buffer, o.suspects = nil, nil
 	o.press()
 	o.mu.Unlock()
-	o.forget(back)
 	return o.flush()
 }
 
@@ -231,7 +248,7 @@ func (o *owner) hold(on bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.holding = on
-	if len(o.buffer) > 0 {
+	if len(o.buffer)+len(o.suspects) > 0 {
 		notify(o.ready)
 	}
 }
@@ -240,11 +257,19 @@ func (o *owner) hold(on bool) {
 func (o *owner) idle() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.ledger.Open() == len(o.buffer)
+	return o.ledger.Open() == len(o.buffer)+len(o.suspects)
 }
 
 // attend looks at what was settled: it is sent now, or soon.
 func (o *owner) attend() error {
+	o.mu.Lock()
+	turn := o.turn && !o.holding
+	o.mu.Unlock()
+	if turn {
+		if err := o.change(); err != nil {
+			return err
+		}
+	}
 	o.mu.Lock()
 	due, pending, broken := o.due(), o.ledger.Pending(), o.broken
 	o.mu.Unlock()
@@ -274,7 +299,7 @@ func (o *owner) flush() error {
 		return fmt.Errorf("settle: %w", err)
 	}
 	o.settled.Store(true)
-	return nil
+	return o.proceed()
 }
 
 func (o *owner) send(frames []acknowledgers.Settlement) error {

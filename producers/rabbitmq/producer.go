@@ -21,6 +21,7 @@ type Producer struct {
 	invalid  error
 	counters counters
 	running  sync.WaitGroup // the supervisor: started by Connect, waited for by Close
+	history  history
 
 	mu       sync.Mutex // protects following fields
 	prefetch int

@@ -32,6 +32,7 @@ type session struct {
 	tags     int    // how many consumers there were
 	prefetch int
 	mode     mode // what was wanted when the session began
+	counts   bool // deliveries that came back are counted against messages
 
 	// deliveries is closed when the consumer is gone, and nothing else says so
 	// in every case; closed and canceled tell why.
@@ -50,9 +51,13 @@ type session struct {
 	mu       sync.Mutex // protects following fields
 	ledger   acknowledgers.Deliveries
 	buffer   []*broadway.Message // delivered, not fetched
+	suspects []*broadway.Message // the same, and to be tried alone: see attempts.go
+	narrow   bool                // the broker delivers one message at a time, or none
+	turn     bool                // the consumer is to be changed
 	pressed  bool                // nothing more comes until something is settled
 	holding  bool                // nothing is handed out any longer
 	discards bool                // what is delivered is given back, and not kept
+	secludes bool                // the same of what is delivered over the bound in bytes
 	ended    bool                // nothing can be sent any longer
 	broken   error               // the broker broke the protocol
 }
@@ -79,8 +84,20 @@ func (s *session) name() {
 	}
 }
 
-// consume starts a consumer. The client buffers what comes before somebody reads.
+// consume starts a consumer, of one message at a time or of the prefetch. The
+// client buffers what comes before somebody reads.
 func (s *session) consume() (<-chan amqp.Delivery, error) {
+	s.mu.Lock()
+	prefetch := s.prefetch
+	if s.narrow {
+		prefetch = 1
+	}
+	s.mu.Unlock()
+	// The limit is per consumer, not for the channel (global): RabbitMQ 4.3
+	// refuses the latter.
+	if err := s.ch.Qos(prefetch, 0, false); err != nil {
+		return nil, fmt.Errorf("set the prefetch: %w", plain(err))
+	}
 	c := s.p.cfg.Consumer
 	arguments := make(Table, len(c.Arguments)+1)
 	for key, value := range c.Arguments {
@@ -114,12 +131,17 @@ func (s *session) pump(deliveries <-chan amqp.Delivery) {
 		// message that waits for long would keep theirs.
 		m, meta := &messages[0], new(Metadata)
 		messages = messages[1:]
-		meta.fill(&d, s.queue)
-		m.Init(s.ref, int64(d.DeliveryTag), d.Body)
-		m.Metadata, m.Redelivered = meta, d.Redelivered
-		m.SetSize(meta.weight())
-		s.deliver(m)
+		s.receive(&d, m, meta)
 	}
+}
+
+// receive makes m and meta of d, and adds them to what can be fetched.
+func (s *session) receive(d *amqp.Delivery, m *broadway.Message, meta *Metadata) {
+	meta.fill(d, s.queue)
+	m.Init(s.ref, int64(d.DeliveryTag), d.Body)
+	m.Metadata, m.Redelivered = meta, d.Redelivered
+	m.SetSize(meta.weight())
+	s.deliver(m)
 }
 
 // deliver adds m to what can be fetched.
@@ -132,10 +154,7 @@ func (s *session) deliver(m *broadway.Message) {
 		notify(s.wake)
 		return
 	}
-	if s.discards {
-		m.Payload, m.Metadata = nil, nil // its size stays, to be taken off again
-	}
-	s.buffer = append(s.buffer, m)
+	s.keep(m)
 	s.press()
 	notify(s.ready)
 }
@@ -176,8 +195,11 @@ func notify(c chan struct{}) {
 func (s *session) take(d broadway.Demand) ([]*broadway.Message, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.holding || s.ended || len(s.buffer) == 0 {
+	if s.holding || s.ended {
 		return nil, nil
+	}
+	if len(s.buffer) == 0 {
+		return s.takeSuspect(d)
 	}
 	n, bytes := 0, int64(0)
 	for n < min(len(s.buffer), d.Messages) && bytes+s.buffer[n].Size() <= d.Bytes {
@@ -240,6 +262,7 @@ func (s *session) forget(messages []*broadway.Message) {
 
 // Release gives messages back that were not processed.
 func (s *session) Release(_ context.Context, _ *broadway.AckRef, messages []*broadway.Message) error {
+	note(&s.p.history.gaveBack)
 	s.decide(func(settle func(*broadway.Message, acknowledgers.Verdict)) {
 		for _, m := range messages {
 			settle(m, acknowledgers.Returned)
@@ -277,6 +300,9 @@ func (s *session) decide(do func(settle func(*broadway.Message, acknowledgers.Ve
 	defer s.mu.Unlock()
 	before := s.ledger.Pending()
 	do(func(m *broadway.Message, v acknowledgers.Verdict) {
+		if v == acknowledgers.Requeued && m.Redelivered {
+			s.p.history.requeues.Store(true)
+		}
 		switch {
 		case s.ended:
 			s.p.counters.stale.Add(1)
@@ -294,7 +320,7 @@ func (s *session) decide(do func(settle func(*broadway.Message, acknowledgers.Ve
 // mu held.
 func (s *session) due() bool {
 	pending := s.ledger.Pending()
-	return pending > 0 && (pending >= max(1, s.prefetch/4) || s.ledger.Open() == 0 || s.holding)
+	return pending > 0 && (pending >= max(1, s.prefetch/4) || s.ledger.Open() == len(s.suspects) || s.holding)
 }
 
 // lookAtLag asks the broker at intervals how many messages wait, on a channel of

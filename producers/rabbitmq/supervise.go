@@ -40,15 +40,30 @@ func (p *Producer) begin(l *link) (*session, error) {
 	if len(names) > 0 {
 		queue = names[0]
 	}
+	// Answers must pass, however large the message is that comes first.
+	l.gate.open()
+	defer l.gate.shut()
+	s, err := p.prepare(l, queue, true)
+	if cannotGet(err) {
+		s, err = p.prepare(l, queue, false)
+	}
+	return s, err
+}
+
+// prepare opens a channel that consumes queue, after a look at its first message
+// where counts says that those may be counted.
+func (p *Producer) prepare(l *link, queue string, counts bool) (*session, error) {
 	ch, err := l.conn.Channel()
 	if err != nil {
 		return nil, fmt.Errorf("open a channel: %w", plain(err))
 	}
-	// The limit is per consumer, not for the channel (global): RabbitMQ 4.3
-	// refuses the latter.
 	s := newSession(p, l, ch, queue)
-	if err := ch.Qos(s.prefetch, 0, false); err != nil {
-		return nil, fmt.Errorf("set the prefetch: %w", plain(err))
+	s.counts = s.counts && counts
+	if err := s.first(); err != nil {
+		return nil, err
+	}
+	if s.narrow && s.prefetch > 1 {
+		return s, nil // the consumer starts when the suspect is settled
 	}
 	if s.deliveries, err = s.consume(); err != nil {
 		return nil, err
@@ -86,6 +101,7 @@ func (p *Producer) abandon(ctx context.Context, err error) {
 		p.ending = err
 	} else {
 		p.err = err
+		note(&p.history.lost)
 	}
 	p.change()
 }
@@ -140,6 +156,7 @@ func newSession(p *Producer, l *link, ch *amqp.Channel, queue string) *session {
 	s := &session{
 		p: p, link: l, ch: ch, queue: queue, prefetch: prefetch,
 		base:     or(p.cfg.Consumer.Tag, fmt.Sprintf("broadway-%016x", rand.Uint64())),
+		counts:   p.cfg.counts(prefetch),
 		closed:   ch.NotifyClose(make(chan *amqp.Error, 1)),
 		canceled: ch.NotifyCancel(make(chan string, 1)),
 		ready:    make(chan struct{}, 1),
@@ -147,6 +164,7 @@ func newSession(p *Producer, l *link, ch *amqp.Channel, queue string) *session {
 		commands: make(chan command),
 		over:     make(chan struct{}),
 	}
+	s.narrow = s.counts && prefetch == 1
 	s.lag.Store(-1)
 	s.ref = broadway.NewAckRef(s, nil, 0)
 	l.gate.tell(s.gated)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"testing"
 	"time"
 
@@ -19,7 +20,12 @@ const (
 	plenty   = 64 << 20
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if args := os.Getenv(mortalVariable); args != "" {
+		os.Exit(runMortal(args))
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // testLogger logs to t.
 func testLogger(t testing.TB) *slog.Logger {

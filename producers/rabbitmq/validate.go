@@ -37,6 +37,7 @@ func (c Config) Validate() error {
 	errs = append(errs, nameMistake("Queue", c.Queue)...)
 	if c.Declare != nil {
 		errs = append(errs, c.Declare.mistakes("Declare", c.Queue)...)
+		errs = append(errs, c.Declare.limitMistakes()...)
 	}
 	errs = append(errs, topologyMistakes(c.Exchanges, c.Bindings)...)
 	for i, b := range c.Bindings {

@@ -46,16 +46,19 @@ func newWire(t testing.TB, address string) *wire {
 	u.Host = l.Addr().String()
 	w.url = u.String()
 	w.running.Go(w.accept)
-	t.Cleanup(func() {
-		w.mu.Lock()
-		w.closed = true
-		w.mu.Unlock()
-		w.mute(false)
-		_ = l.Close()
-		w.cut()
-		w.running.Wait()
-	})
+	t.Cleanup(w.end)
 	return w
+}
+
+// end breaks the wire for good.
+func (w *wire) end() {
+	w.mu.Lock()
+	w.closed = true
+	w.mu.Unlock()
+	w.mute(false)
+	_ = w.listener.Close()
+	w.cut()
+	w.running.Wait()
 }
 
 func (w *wire) accept() {
