@@ -163,3 +163,16 @@ func (f *firstError) get() error {
 	}
 	return nil
 }
+
+// Name is the id and the key of the i-th message of producer p.
+func (s Spec) Name(p, i int) (id, key string) {
+	s.defaults()
+	entry, _ := s.message(p, i)
+	return entry.ID, entry.Key
+}
+
+// PartitionOf is where [Kafka] puts a key.
+func PartitionOf(key string, partitions int) int32 {
+	record := &kgo.Record{Key: []byte(key)}
+	return int32(kgo.StickyKeyPartitioner(nil).ForTopic("").Partition(record, partitions))
+}
