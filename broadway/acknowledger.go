@@ -155,6 +155,9 @@ func (s *settler) sort(g *settleGroup) (e SettleEvent, released []*Message) {
 		case stateReleased:
 			released = append(released, m)
 			e.Released++
+			if m.chunk.recalled.Load() {
+				s.p.count.recalled.Add(1)
+			}
 		case stateDeadLettered:
 			s.failed = append(s.failed, m)
 			e.DeadLettered++
@@ -246,7 +249,12 @@ func (p *Pipeline) release(messages ...*Message) {
 // sweep releases the messages of ref (of all references, when nil) that no
 // worker has claimed.
 func (p *Pipeline) sweep(ref *AckRef) {
-	for _, m := range p.ledger.unclaimed(ref) {
+	p.sweepIf(func(c *chunk) bool { return ref == nil || c.ref == ref })
+}
+
+// sweepIf does so for the chunks that pick chooses.
+func (p *Pipeline) sweepIf(pick func(*chunk) bool) {
+	for _, m := range p.ledger.unclaimed(pick) {
 		m.chunk.source.settler.sweep([]*Message{m})
 	}
 }

@@ -27,6 +27,7 @@ type batcher struct {
 	held, highest atomic.Int64 // messages, from a processor to their settling
 	scan          atomic.Bool  // some reference drains: look at the open batches
 	flush         atomic.Bool  // close all open batches once
+	recall        atomic.Bool  // some messages were recalled: look for them
 	crowded       atomic.Bool  // copy old messages: see copyOut
 	finishedAt    atomic.Int64 // when a report ended last, or the first one began
 	slowest       atomic.Int64 // the longest report so far, nanoseconds
@@ -45,6 +46,7 @@ type batcher struct {
 	ready    [][]*openBatch // closed batches, by shard
 	busy     []bool         // a batch of the shard is in flight
 	blocked  map[uint64]*blockedKey
+	lost     map[uint64]bool // keys of which recalled messages were given back
 	arrivals uint64
 	yields   bool // some reference drains, and its messages may be in closed batches
 	turn     int  // the shard to look at first
@@ -87,7 +89,7 @@ func newBatcher(p *Pipeline, cfg BatcherConfig) *batcher {
 	b := &batcher{
 		p: p, cfg: cfg, jobs: make(chan *openBatch, cfg.Concurrency),
 		open: map[batchID]*openBatch{}, ready: make([][]*openBatch, shards), busy: make([]bool, shards),
-		blocked: map[uint64]*blockedKey{},
+		blocked: map[uint64]*blockedKey{}, lost: map[uint64]bool{},
 	}
 	b.circuit.init(p, cfg.Name, func([]*Message) { b.box.nudge() })
 	b.crew = crew{
@@ -118,6 +120,7 @@ func (b *batcher) run(stop <-chan struct{}) {
 		b.copyOut(now)
 		b.closeDue(now)
 		b.yield()
+		b.withdraw()
 		b.relieve()
 		b.dispatch()
 		b.publish()
@@ -183,7 +186,7 @@ func (b *batcher) keep(r report) {
 // take puts m into its batch, or aside.
 func (b *batcher) take(m *Message) {
 	k := b.blocked[m.lane]
-	if m.retry && m.ref.Draining() || m.giveBack {
+	if m.retry && m.withdrawn() || m.giveBack || b.overtakes(m) {
 		b.giveBack([]*Message{m})
 		return
 	}
@@ -224,7 +227,7 @@ func (b *batcher) join(m *Message, now time.Time) {
 		b.close(o, TriggerBytes)
 	case m.BatchMode == Flush:
 		b.close(o, TriggerFlush)
-	case m.ref.Draining():
+	case m.withdrawn():
 		b.close(o, TriggerDrain)
 	case complete:
 		b.close(o, TriggerPolicy)
@@ -338,6 +341,9 @@ func (b *batcher) returnClosed(pick func(*Message) bool) {
 func (b *batcher) giveBack(messages []*Message) {
 	for _, m := range messages {
 		key := m.lane
+		if b.ordered() && m.chunk.recalled.Load() {
+			b.lost[key] = true
+		}
 		b.p.release(m) // and m is the settler's
 		if k := b.blocked[key]; k != nil && k.trial == m {
 			b.free(key)

@@ -88,7 +88,7 @@ func (c *circuit) enter(m *Message) fate {
 	switch {
 	case c.state == CircuitClosed && !c.halted:
 		return fatePass
-	case c.p.cut.Load() || m.ref.Draining():
+	case c.p.cut.Load() || m.withdrawn():
 		return fateRelease // see hurry
 	case c.tryLocked():
 		return fateTry
@@ -146,7 +146,7 @@ func (c *circuit) fail(m *Message, err error, try bool) {
 		c.openLocked(err)
 	}
 	var back []*Message
-	if m != nil && (c.p.cut.Load() || m.ref.Draining()) {
+	if m != nil && (c.p.cut.Load() || m.withdrawn()) {
 		m.giveBack = true
 		back = []*Message{m}
 	} else if m != nil {

@@ -21,7 +21,7 @@ type Handling struct {
 }
 
 // handling is a call of a handler, for its watchdog. What is not atomic is written
-// before it is put into a desk's slot, and never again.
+// before it is put into a desk's slot, and never again, but for told.
 type handling struct {
 	phase atomic.Uint32
 	trial bool       // it decides whether the stage's circuit closes
@@ -29,6 +29,8 @@ type handling struct {
 	m     *Message   // the first, if there are several
 	n     int        // how many
 	batch *openBatch // nil in the pool
+	due   int64      // when its messages are overdue, in nanoseconds; 0 is never
+	told  bool       // of that; the watchdog's
 }
 
 // The phases of a handling. Whoever moves it there does what it means: the worker

@@ -154,7 +154,7 @@ func (d *deadLetters) gone(n int) {
 func (d *deadLetters) keep(ctx context.Context, line []*Message) []*Message {
 	kept := line[:0]
 	for _, m := range line {
-		if ctx.Err() != nil || m.ref.Draining() {
+		if ctx.Err() != nil || m.withdrawn() {
 			d.abandon([]*Message{m})
 		} else {
 			kept = append(kept, m)

@@ -3,6 +3,7 @@ package broadway
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gobroadway/gobroadway/broadway/stage"
@@ -17,6 +18,9 @@ type chunk struct {
 	slab      bool  // its messages share their memory: see BeginSlab
 	size      int   // how many messages it began with
 	kept      int64 // bytes that are charged until the last of them has left it
+	due       int64 // when what waits is recalled, in nanoseconds; 0 is never
+
+	recalled atomic.Bool // what waits is given back: written under the ledger's lock
 
 	// ledger's lock
 	remaining  int
@@ -351,14 +355,14 @@ func (l *ledger) empty(ctx context.Context) error {
 	}
 }
 
-// unclaimed lists the messages of ref (of every reference, when nil) that no
-// worker has claimed, having released them in their state.
-func (l *ledger) unclaimed(ref *AckRef) []*Message {
+// unclaimed lists the messages of the chunks that pick chooses that no worker has
+// claimed, having released them in their state, in their order.
+func (l *ledger) unclaimed(pick func(*chunk) bool) []*Message {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var out []*Message
 	for c := l.oldest; c != nil; c = c.next {
-		if ref != nil && c.ref != ref {
+		if !pick(c) {
 			continue
 		}
 		for _, m := range c.messages {

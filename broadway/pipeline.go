@@ -24,6 +24,8 @@ type Pipeline struct {
 	deadLetters *deadLetters // nil without
 	retrying    RetryObserver
 	count       counters
+	recalling   atomic.Int64 // messages that were recalled and are not settled
+	recallTold  int64        // the watchdog's: how many were logged
 
 	ran      atomic.Bool
 	draining atomic.Bool
@@ -310,6 +312,8 @@ func (p *Pipeline) resume(r retry) {
 		p.release(m)
 	case m.at != nil:
 		m.at.put(m)
+	case m.giveBack:
+		p.pool.giveBack(m)
 	default:
 		p.pool.dispatch.requeue(m)
 	}

@@ -47,11 +47,7 @@ func newPool(p *Pipeline) *pool {
 	cfg := p.cfg.Processor
 	l := &pool{p: p, cfg: cfg, stop: make(chan struct{})}
 	l.each, _ = p.cfg.Observer.(MessageObserver)
-	l.circuit.init(p, "processor", func(held []*Message) {
-		for _, m := range held {
-			l.dispatch.requeue(m)
-		}
-	})
+	l.circuit.init(p, "processor", l.again)
 	l.crew = crew{
 		p: p, stage: "processor", timeout: cfg.Timeout, max: max(cfg.MaxStuck, 0), retry: cfg.RetryStuck,
 		circuit: &l.circuit, fresh: l.desk,
@@ -196,8 +192,10 @@ func (w *worker) handle(ctx context.Context, m *Message) bool {
 	if !m.retry && !m.claim() {
 		return true // released while it waited
 	}
-	if m.ref.Draining() || m.giveBack || ctx.Err() != nil {
-		w.pool.p.release(m)
+	if m.withdrawn() || m.giveBack || ctx.Err() != nil {
+		if m.state.Load() == stateClaimed { // otherwise it stands for one that was given back
+			w.pool.p.release(m)
+		}
 		return true
 	}
 	if err := m.err; err != nil && !m.retry { // attempts exhausted, or PartitionBy panicked
@@ -213,6 +211,7 @@ func (w *worker) handle(ctx context.Context, m *Message) bool {
 		w.before = m.written()
 	}
 	m.run.begin(m, 1, w.pool.clock.Load(), w.trial)
+	m.run.due = m.chunk.due
 	w.slot.Store(&m.run)
 	return w.finish(ctx, m, w.guarded(ctx, m))
 }

@@ -90,7 +90,9 @@ type Traits struct {
 	// many messages to the client, so they count as fetched. 0 means none.
 	Prefetch int
 	// AckTimeout is the broker's limit on how long a delivery may stay
-	// unacknowledged, 0 when there is none.
+	// unacknowledged, 0 when there is none. What waits in the pipeline for half of it
+	// is given back: since Fetch returned it or, where its metadata is a
+	// [DeliveredAt], since then.
 	AckTimeout time.Duration
 }
 
@@ -336,7 +338,7 @@ func (s *source) accept(messages []*Message) []*chunk {
 		for end < len(messages) && messages[end].ref == messages[start].ref && !messages[end].begins {
 			end++
 		}
-		c := &chunk{source: s, ref: messages[start].ref, messages: messages[start:end:end], fetchedAt: now}
+		c := &chunk{source: s, ref: messages[start].ref, messages: messages[start:end:end], fetchedAt: now, due: s.due(messages[start], now)}
 		c.cover(c.messages)
 		for _, m := range c.messages {
 			m.chunk = c

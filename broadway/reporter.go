@@ -62,6 +62,7 @@ func (r *reporter) report(ctx context.Context, o *openBatch) {
 	begin := time.Now()
 	o.run.batch = o
 	o.run.begin(o.Messages[0], len(o.Messages), begin.UnixNano(), o.trial)
+	o.run.due = firstDue(o.Messages)
 	if b.cfg.RetryStuck {
 		for _, m := range o.Messages {
 			o.before = append(o.before, m.written())

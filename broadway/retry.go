@@ -50,7 +50,7 @@ func (s *places) vacate() { s.taken.Add(-1) }
 func (k *parker) park(r retry) {
 	r.due = time.Now().Add(r.wait)
 	k.mu.Lock()
-	if r.message.ref.Draining() || k.p.cut.Load() {
+	if r.message.withdrawn() || k.p.cut.Load() {
 		r.due, r.message.giveBack = time.Time{}, true
 	}
 	heap.Push(&k.heap, r)

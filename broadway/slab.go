@@ -85,7 +85,8 @@ func (l *ledger) leave(m *Message) (slab, left bool) {
 	if c.kept <= share || free < share {
 		return c.slab, false
 	}
-	own := &chunk{source: c.source, ref: c.ref, fetchedAt: c.fetchedAt, slab: c.slab, kept: share, remaining: 1}
+	own := &chunk{source: c.source, ref: c.ref, fetchedAt: c.fetchedAt, slab: c.slab, kept: share, remaining: 1, due: c.due}
+	own.recalled.Store(c.recalled.Load())
 	l.linkAfter(c, own)
 	if c.remaining--; c.remaining == 0 {
 		l.unlink(c)

@@ -65,6 +65,11 @@ type Stats struct {
 	Late  int64
 	// OldestUnsettled is the age of the oldest message that is not settled.
 	OldestUnsettled time.Duration
+	// Recalled counts messages that were given back since they had waited for half of
+	// their source's Traits.AckTimeout: Released counts them, too. Overdue is how
+	// many are not settled for longer than that, now: handlers have them.
+	Recalled int64
+	Overdue  int
 
 	Producers []ProducerStats
 	Processor ProcessorStats
@@ -156,6 +161,7 @@ type counters struct {
 	doubled                                          atomic.Int64 // settles of a settled message
 	cut                                              atomic.Int64 // released after the handlers' deadline
 	late                                             atomic.Int64 // handlers that returned after they were stuck
+	recalled                                         atomic.Int64 // given back for they waited for long: see recall
 	full                                             atomic.Int64 // references at their limit
 }
 
@@ -185,7 +191,7 @@ func (p *Pipeline) Stats() Stats {
 			Queued:      p.pool.dispatch.queued(), Parked: int(p.parker.retries.taken.Load()),
 			Circuit: p.pool.circuit.stats(),
 		},
-		Late: p.count.late.Load(),
+		Late: p.count.late.Load(), Recalled: p.count.recalled.Load(),
 	}
 	st.Processor.Busy, st.Processor.Oldest, st.Stuck = p.pool.crew.running()
 	st.Processor.Stuck = len(st.Stuck)
@@ -224,7 +230,7 @@ func (p *Pipeline) Stats() Stats {
 // fill adds what the ledger knows.
 func (l *ledger) fill(st *Stats) {
 	now := time.Now()
-	st.OldestUnsettled = l.age(now)
+	st.OldestUnsettled, st.Overdue = l.age(now), l.overdue(now)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	st.Unsettled, st.HighestUnsettled = int(l.taken), int(l.highest)

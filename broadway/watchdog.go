@@ -18,7 +18,10 @@ func (p *Pipeline) watch(ctx context.Context, stop <-chan struct{}) {
 	}
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	looked := time.Now()
+	looked, recalled, recallEvery := time.Now(), time.Now(), p.recallEvery()
+	if recallEvery > 0 && recallEvery < tick {
+		ticker.Reset(recallEvery)
+	}
 	for {
 		select {
 		case now := <-ticker.C:
@@ -27,6 +30,10 @@ func (p *Pipeline) watch(ctx context.Context, stop <-chan struct{}) {
 			if now.Sub(looked) >= copyAge/2 {
 				looked = now
 				p.copyOut(now)
+			}
+			if recallEvery > 0 && now.Sub(recalled) >= recallEvery {
+				recalled = now
+				p.recall(now)
 			}
 			for _, c := range crews {
 				c.look(ctx, now, tick)

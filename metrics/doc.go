@@ -30,7 +30,8 @@
 //	unsettled_messages                        unsettled_bytes
 //	unsettled_messages_highest                unsettled_bytes_highest
 //	unsettled_messages_bound                  unsettled_bytes_bound
-//	oldest_unsettled_seconds                  parked_messages
+//	oldest_unsettled_seconds                  overdue_messages
+//	parked_messages
 //	queue_messages{stage,name}                queue_messages_bound{stage,name}
 //	queue_messages_highest{stage,name}        batches{batcher,phase}
 //	workers{stage,name}                       workers_busy{stage,name}

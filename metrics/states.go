@@ -15,7 +15,7 @@ type states struct {
 	up, state                                     *prometheus.Desc
 	unsettled, unsettledHighest, unsettledBound   *prometheus.Desc
 	bytes, bytesHighest, bytesBound               *prometheus.Desc
-	oldest, parked                                *prometheus.Desc
+	oldest, overdue, parked                       *prometheus.Desc
 	queue, queueHighest, queueBound               *prometheus.Desc
 	workers, busy, batches                        *prometheus.Desc
 	stuck, circuit, held                          *prometheus.Desc
@@ -38,6 +38,7 @@ func newStates(opts Options) *states {
 		bytesHighest:     gauge("unsettled_bytes_highest", "The most bytes that were ever in flight."),
 		bytesBound:       gauge("unsettled_bytes_bound", "The most bytes that may be in flight."),
 		oldest:           gauge("oldest_unsettled_seconds", "Age of the oldest message in flight."),
+		overdue:          gauge("overdue_messages", "Messages in flight for longer than half of the broker's time-out for acknowledging: handlers have them."),
 		parked:           gauge("parked_messages", "Messages that wait for their next attempt, at any stage."),
 		queue:            gauge("queue_messages", "Messages that wait for a worker, or that a batcher holds.", "stage", "name"),
 		queueHighest:     gauge("queue_messages_highest", "The most messages that a batcher ever held.", "stage", "name"),
@@ -59,7 +60,7 @@ func newStates(opts Options) *states {
 func (s *states) describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		s.up, s.state, s.unsettled, s.unsettledHighest, s.unsettledBound, s.bytes, s.bytesHighest, s.bytesBound,
-		s.oldest, s.parked, s.queue, s.queueHighest, s.queueBound, s.workers, s.busy, s.batches,
+		s.oldest, s.overdue, s.parked, s.queue, s.queueHighest, s.queueBound, s.workers, s.busy, s.batches,
 		s.stuck, s.circuit, s.held,
 		s.connected, s.healthy, s.demand, s.lastFetch, s.lagged,
 	} {
@@ -108,6 +109,7 @@ func (s *states) pipeline(g gauges, p broadway.Stats) {
 	g.set(s.bytesHighest, float64(p.HighestUnsettledBytes), p.Name)
 	g.set(s.bytesBound, float64(p.MaxUnsettledBytes), p.Name)
 	g.set(s.oldest, p.OldestUnsettled.Seconds(), p.Name)
+	g.set(s.overdue, float64(p.Overdue), p.Name)
 	g.set(s.parked, float64(p.Processor.Parked), p.Name)
 }
 

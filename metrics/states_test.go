@@ -21,7 +21,7 @@ func busy() *still {
 		Name: "orders", State: broadway.StateRunning,
 		Unsettled: 11, HighestUnsettled: 12, MaxUnsettled: 13,
 		UnsettledBytes: 21, HighestUnsettledBytes: 22, MaxUnsettledBytes: 23,
-		OldestUnsettled: 1500 * time.Millisecond,
+		OldestUnsettled: 1500 * time.Millisecond, Overdue: 14,
 		Producers: []broadway.ProducerStats{{
 			Name: "topic", Kind: "kafka", Connected: true, Asked: 31, LastFetch: time.Unix(1700000000, 0),
 			Lag: []broadway.Lag{{Source: "topic", Partition: 0, Messages: 32}, {Source: "topic", Partition: 1, Messages: 33}},
@@ -61,6 +61,9 @@ broadway_lag_messages{partition="1",pipeline="orders",producer="topic",source="t
 # HELP broadway_oldest_unsettled_seconds Age of the oldest message in flight.
 # TYPE broadway_oldest_unsettled_seconds gauge
 broadway_oldest_unsettled_seconds{pipeline="orders"} 1.5
+# HELP broadway_overdue_messages Messages in flight for longer than half of the broker's time-out for acknowledging: handlers have them.
+# TYPE broadway_overdue_messages gauge
+broadway_overdue_messages{pipeline="orders"} 14
 # HELP broadway_parked_messages Messages that wait for their next attempt, at any stage.
 # TYPE broadway_parked_messages gauge
 broadway_parked_messages{pipeline="orders"} 44
@@ -131,7 +134,7 @@ broadway_workers_busy{name="store",pipeline="orders",stage="batcher"} 57
 `
 	require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(want),
 		"broadway_circuit_held_messages", "broadway_circuit_state", "broadway_stuck_handlers",
-		"broadway_batches", "broadway_lag_messages", "broadway_oldest_unsettled_seconds", "broadway_parked_messages",
+		"broadway_batches", "broadway_lag_messages", "broadway_oldest_unsettled_seconds", "broadway_overdue_messages", "broadway_parked_messages",
 		"broadway_producer_connected", "broadway_producer_demand_messages", "broadway_producer_healthy",
 		"broadway_producer_last_fetch_timestamp_seconds", "broadway_queue_messages", "broadway_queue_messages_bound",
 		"broadway_queue_messages_highest", "broadway_state", "broadway_unsettled_bytes", "broadway_unsettled_bytes_bound",

@@ -88,9 +88,11 @@ type Config struct {
 	// broker closes is noticed later. A broker whose send_timeout is set (it is
 	// not by default) may cut a connection that is not read for so long.
 	Prefetch int
-	// AckTimeout is the broker's consumer_timeout, so that the pipeline can tell
-	// when its retries would outlast it. Default 30 min, which is RabbitMQ's;
-	// -1 means none.
+	// AckTimeout is the broker's consumer_timeout, or the queue's
+	// x-consumer-timeout. What waits for half of it is given back, before the broker
+	// closes the channel, which gives back everything; retries that would outlast it
+	// are a mistake. The broker looks once a minute only, so shorter ones are for
+	// tests. Default 30 min, which is RabbitMQ's; -1 means none.
 	AckTimeout time.Duration
 	// LagInterval is how often the broker is asked how many messages wait.
 	// Default 5 s; -1 means never.

@@ -60,6 +60,7 @@ type Metadata struct {
 
 	payload  []byte
 	returned int64 // see attempts.go
+	came     time.Time
 }
 
 var (
@@ -67,7 +68,13 @@ var (
 	_ broadway.Enveloped  = (*Metadata)(nil)
 	_ broadway.Propertied = (*Metadata)(nil)
 	_ broadway.Annotated  = (*Metadata)(nil)
+
+	_ broadway.DeliveredAt = (*Metadata)(nil)
 )
+
+// DeliveredAt is when the client took the message in: from then on the broker waits
+// for its acknowledgement.
+func (m *Metadata) DeliveredAt() time.Time { return m.came }
 
 // MessageID is the queue and the publisher's message id. AMQP has no other id
 // that survives a redelivery: without one it is the queue and a digest of the

@@ -70,6 +70,7 @@ type owner struct {
 	retire bool          // the session ends once nothing that was fetched is unsettled
 	clock  *time.Timer
 	armed  bool
+	look   *time.Timer // at what waits in the buffer
 	frames []acknowledgers.Settlement
 	last   []acknowledgers.Settlement // the frames sent last, at most remembered
 }
@@ -80,6 +81,8 @@ func (s *session) serve(ctx context.Context) error {
 	o := &owner{session: s, clock: time.NewTimer(time.Hour)}
 	defer close(s.over)
 	defer o.clock.Stop()
+	o.look = time.NewTimer(o.lookAfter())
+	defer o.look.Stop()
 	looking, stop := context.WithCancel(ctx)
 	o.pumps.Go(func() { s.lookAtLag(looking) })
 	if s.deliveries != nil {
@@ -121,6 +124,9 @@ func (o *owner) loop(ctx context.Context) (reason error, lost bool) {
 		case <-o.clock.C:
 			o.armed = false
 			err = o.flush()
+		case <-o.look.C:
+			err = o.returnOverdue(time.Now())
+			o.look.Reset(o.lookAfter())
 		}
 		if o.retire && o.idle() {
 			return nil, false
@@ -223,6 +229,11 @@ func (o *owner) cancel() error {
 	if err := o.stopConsuming(); err != nil {
 		return err
 	}
+	return o.emptyBuffer()
+}
+
+// emptyBuffer hands back what was never fetched.
+func (o *owner) emptyBuffer() error {
 	o.mu.Lock()
 	if len(o.buffer)+len(o.suspects) > 0 {
 		note(&o.p.history.gaveBack)

@@ -55,7 +55,7 @@ type Stats struct {
 	// delivered again.
 	Stale int64
 	// Returned counts messages that were delivered but never fetched, and given
-	// back while pausing or draining.
+	// back while pausing or draining, or because of AckTimeout.
 	Returned int64
 	// Refused counts settles of messages that were settled already. There are
 	// none, unless the pipeline is wrong.

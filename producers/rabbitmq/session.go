@@ -138,6 +138,7 @@ func (s *session) pump(deliveries <-chan amqp.Delivery) {
 // receive makes m and meta of d, and adds them to what can be fetched.
 func (s *session) receive(d *amqp.Delivery, m *broadway.Message, meta *Metadata) {
 	meta.fill(d, s.queue)
+	meta.came = time.Now()
 	m.Init(s.ref, int64(d.DeliveryTag), d.Body)
 	m.Metadata, m.Redelivered = meta, d.Redelivered
 	m.SetSize(meta.weight())
