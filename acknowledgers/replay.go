@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -126,9 +127,13 @@ type replay struct {
 	seen, chosen     atomic.Int64
 	back, rest       atomic.Int64
 	references, huge atomic.Int64
+	held             atomic.Int64  // letters in hold
 	ready            chan struct{} // closed when total is known, and letters may go
 	over             chan struct{} // closed when no more may
 	total            int64         // letters at the beginning, 0 when that does not matter
+
+	mu   sync.Mutex    // protects following field
+	turn chan struct{} // closed, and replaced, when letters are counted anew
 }
 
 // put is a letter on its way, the Value of its message.
@@ -140,7 +145,7 @@ type put struct {
 
 // Run puts letters back. Letters that it does not get to stay where they are.
 func (r Replay) Run(ctx context.Context) (Replayed, error) {
-	x := &replay{Replay: r, ready: make(chan struct{}), over: make(chan struct{})}
+	x := &replay{Replay: r, ready: make(chan struct{}), over: make(chan struct{}), turn: make(chan struct{})}
 	if x.Publisher == nil {
 		return Replayed{}, errors.New("acknowledgers: Replay has no Publisher")
 	}
@@ -149,7 +154,9 @@ func (r Replay) Run(ctx context.Context) (Replayed, error) {
 	}
 	cfg := broadway.Config{
 		Name: "replay", Producers: []broadway.Producer{r.Source}, Logger: r.Logger,
-		Processor: broadway.ProcessorConfig{Handler: x.choose},
+		// One worker, so that letters are counted in their order: what was put at the end
+		// must not take the place of a letter before it.
+		Processor: broadway.ProcessorConfig{Handler: x.choose, Concurrency: 1},
 		Batchers:  []broadway.BatcherConfig{{Size: 50, Timeout: 20 * time.Millisecond, Concurrency: 2, Reporter: x.publish}},
 		Failure:   broadway.FailurePolicy{MaxAttempts: 5, Action: broadway.ActionStopPipeline},
 		// What goes back is for others to judge, and a dead letter has headers besides.
@@ -185,9 +192,22 @@ func (x *replay) choose(_ context.Context, m *broadway.Message) error {
 	case <-x.over:
 		return broadway.Reject(errOver)
 	}
-	if x.seen.Add(1) > x.total && x.total > 0 {
-		return x.hold()
+	for {
+		turn := x.nextTurn() // before the counts are looked at
+		if x.seen.Add(1) <= x.total || x.total == 0 {
+			if p := x.judge(m); p != nil {
+				m.Value = p
+				return nil
+			}
+		}
+		if !x.hold(turn) {
+			return broadway.Reject(errOver)
+		}
 	}
+}
+
+// judge says where a letter goes, nil when enough were chosen before.
+func (x *replay) judge(m *broadway.Message) *put {
 	l := ReadLetter(m)
 	record := l.Original()
 	if x.Destination != nil {
@@ -195,22 +215,45 @@ func (x *replay) choose(_ context.Context, m *broadway.Message) error {
 	}
 	switch {
 	case l.Reference:
-		m.Value = x.leave(l, &x.references)
+		return x.leave(l, &x.references)
 	case record.Destination == "" || x.Match != nil && !x.Match(l):
-		m.Value = x.leave(l, nil)
+		return x.leave(l, nil)
 	case x.Limit > 0 && x.chosen.Add(1) > x.Limit:
-		return x.hold()
-	default:
-		m.Value = &put{record: record}
+		return nil
 	}
-	return nil
+	return &put{record: record}
 }
 
 // hold keeps a letter that is not to go until those before it have: they may have
-// to be tried again, and an error stops the pipeline.
-func (x *replay) hold() error {
-	<-x.over
-	return broadway.Reject(errOver)
+// to be tried again, and an error stops the pipeline. It says whether the letter has
+// another turn.
+func (x *replay) hold(turn <-chan struct{}) bool {
+	x.held.Add(1)
+	defer x.held.Add(-1)
+	select {
+	case <-turn:
+		return true
+	case <-x.over:
+		return false
+	}
+}
+
+func (x *replay) nextTurn() <-chan struct{} {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.turn
+}
+
+// renew counts letters by those that are through, and gives those in hold another
+// turn. It is called when nothing else is on its way: letters that came again, as
+// after a rebalance or a lost connection, were counted twice.
+func (x *replay) renew(through int64) {
+	x.seen.Store(through)
+	x.chosen.Store(x.back.Load() + x.huge.Load())
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	close(x.turn)
+	x.turn = make(chan struct{})
 }
 
 // leave makes l one of the rest, which goes where it was, as it is.
@@ -300,12 +343,12 @@ func (x *replay) watch(ctx context.Context, p *broadway.Pipeline) error {
 	const (
 		tick   = 100 * time.Millisecond
 		survey = 20 // ticks from the first answer: partitions answer one by one
-		quiet  = 20 // ticks without a letter
+		quiet  = 20 // ticks without a letter, or with none but those in hold
 	)
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	most := int64(1)
-	for known, idle := 0, 0; idle < quiet && !x.through(p.Stats()); {
+	for known, idle, stuck := 0, 0, 0; idle < quiet && !x.through(p.Stats()); {
 		select {
 		case <-ticker.C:
 		case <-ctx.Done():
@@ -316,8 +359,16 @@ func (x *replay) watch(ctx context.Context, p *broadway.Pipeline) error {
 		for _, l := range lags {
 			left += l.Messages
 		}
-		if idle++; lags == nil || left > 0 || p.Stats().Unsettled > 0 {
+		st := p.Stats()
+		if idle++; lags == nil || left > 0 || st.Unsettled > 0 {
 			idle = 0
+		}
+		if stuck++; x.held.Load() == 0 || publishing(st) {
+			stuck = 0
+		}
+		if stuck == quiet {
+			stuck = 0
+			x.renew(st.Succeeded)
 		}
 		if known == survey || lags == nil {
 			continue
@@ -329,6 +380,11 @@ func (x *replay) watch(ctx context.Context, p *broadway.Pipeline) error {
 		}
 	}
 	return nil
+}
+
+// publishing says whether letters are on their way from choose to their settling.
+func publishing(st broadway.Stats) bool {
+	return slices.ContainsFunc(st.Batchers, func(b broadway.BatcherStats) bool { return b.Held > 0 })
 }
 
 // through says whether nothing more is to be done.

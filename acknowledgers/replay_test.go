@@ -2,6 +2,7 @@ package acknowledgers_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -184,5 +186,39 @@ func TestReplayNamesWhatItNeeds(t *testing.T) {
 	}
 	if _, err := (acknowledgers.Replay{Publisher: &shelf{}}).Run(t.Context()); err == nil {
 		t.Error("it runs without a Source")
+	}
+}
+
+// A connection that breaks while letters are published makes them come again. They
+// are not more letters than before: the replay ends, and loses none.
+func TestReplayEndsOverCutConnections(t *testing.T) {
+	for _, limit := range []int64{0, 150} {
+		synctest.Test(t, func(t *testing.T) {
+			dead := drawer(t, 200, func(int) string { return "work" })
+			source, work := memory.New(memory.Config{Queue: dead}), memory.NewQueue(memory.QueueConfig{Name: "work"})
+			var cuts atomic.Int64
+			cutting := publishFunc(func(ctx context.Context, records ...broadway.Record) error {
+				if cuts.Add(1) <= 5 {
+					source.Cut() // so that what this call confirms cannot be settled
+				}
+				return work.Publish(ctx, records...)
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			got, err := acknowledgers.Replay{
+				Source: source, Publisher: cutting, Limit: limit, Rest: acknowledgers.PassOver, Logger: slog.New(slog.DiscardHandler),
+			}.Run(ctx)
+			if err != nil || ctx.Err() != nil || got.Back < cmp.Or(limit, 180) {
+				t.Errorf("limit %d: %+v, %v, %v", limit, got, err, ctx.Err())
+			}
+			there := map[string]bool{}
+			for _, m := range append(all(t, dead), all(t, work)...) {
+				there[string(m.Payload)] = true
+			}
+			delete(there, string(make([]byte, acknowledgers.MaxReferencePayload))) // references look alike
+			if len(there) != 180 {
+				t.Errorf("%d of 180 letters are left, or back", len(there))
+			}
+		})
 	}
 }
