@@ -15,7 +15,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gobroadway/gobroadway/chaos/internal/ledger"
-	"github.com/gobroadway/gobroadway/chaos/internal/rig"
 )
 
 // A message of a corpus cannot name itself. On Kafka its id is its place, on RabbitMQ its message-id.
@@ -287,39 +286,18 @@ func rareAMQP() []amqp.Publishing {
 
 // RabbitCorpus publishes n malformed and hostile messages to a queue, each with its id as message-id.
 func RabbitCorpus(ctx context.Context, url, dir, queue string, n int, random *rand.Rand, sent *Sent) (err error) {
-	writer, err := ledger.Create(dir, ledger.KindProduced)
+	publish, done, err := newConfirmed(url, dir, queue, sent)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, writer.Close()) }()
-	conn, err := rig.DialAMQP(url, "chaos-corpus")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	channel, err := conn.Channel()
-	if err == nil {
-		err = channel.Confirm(false)
-	}
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, done()) }()
 	messages := rareAMQP()
 	for len(messages) < n {
 		messages = append(messages, commonAMQP(random))
 	}
 	for i, m := range messages {
-		m.MessageId, m.DeliveryMode = ID(queue, 0, i), amqp.Persistent
-		confirm, err := channel.PublishWithDeferredConfirmWithContext(ctx, "", queue, true, false, m)
-		if err != nil {
-			return err
-		}
-		if ok, err := confirm.WaitContext(ctx); err != nil || !ok {
-			return errors.Join(err, fmt.Errorf("message %d is not confirmed", i))
-		}
-		sent.count(ledger.Acked)
-		err = writer.Append(ledger.Produced{ID: m.MessageId, Sum: SumAMQP(m.Body, m.Headers, AMQPKind), State: ledger.Acked, Source: queue, At: ledger.Now()})
-		if err != nil {
+		m.MessageId = ID(queue, 0, i)
+		if err := publish(ctx, m, SumAMQP(m.Body, m.Headers, AMQPKind)); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -101,6 +102,10 @@ func drainedRecord(r *kgo.Record, corpus bool) ledger.Drained {
 			if corpus {
 				entry.ID = string(header.Value)
 			}
+		case sumHeader:
+			if corpus {
+				entry.Sum = referenceSum(string(header.Value))
+			}
 		case attemptsHeader:
 			entry.Attempts, _ = strconv.Atoi(string(header.Value)) // 0: it does not say
 		}
@@ -144,6 +149,9 @@ func DrainRabbitMQ(ctx context.Context, url, queue string, drain Drain) (n int, 
 		if drain.Corpus {
 			entry.ID, entry.Key, entry.KeySeq = message.MessageId, "", 0
 			entry.Sum = SumAMQP(message.Body, message.Headers, AMQPKind)
+		}
+		if sum, ok := message.Headers[sumHeader].(string); ok && drain.Corpus {
+			entry.ID, entry.Sum = entry.ID[strings.LastIndexByte(entry.ID, '/')+1:], referenceSum(sum) // it carries the queue's name before the id
 		}
 		if reason, ok := message.Headers[reasonHeader].(string); ok {
 			entry.Reason = reason

@@ -31,7 +31,21 @@ func kafkaCorpus(ctx context.Context, env *Env) (*Outcome, error) {
 	if err := load.KafkaCorpus(ctx, kafka.Direct(), bench.dir, bench.name, n, env.Rand("corpus"), &bench.sent); err != nil {
 		return nil, err
 	}
-	return corpusRun(ctx, bench.bench, n, bench.config(1000), bench.awaitDrained, bench.finish)
+	all, err := corpusRun(ctx, bench.bench, n, bench.config(1000), bench.awaitDrained, bench.finish)
+	if err != nil {
+		return all, err
+	}
+	bench.close()
+	limited, err := newKafkaBenchOn(ctx, env, kafka, 4, map[string]string{"max.message.bytes": "18000000"})
+	if err != nil {
+		return all, err
+	}
+	defer limited.close()
+	over, err := load.KafkaLimits(ctx, kafka.Direct(), limited.dir, limited.name, &limited.sent)
+	if err != nil {
+		return all, err
+	}
+	return limitsRun(ctx, all, limited.bench, over, limited.config(1000), limited.awaitDrained, limited.finish)
 }
 
 // rabbitCorpus is F4.
@@ -45,7 +59,52 @@ func rabbitCorpus(ctx context.Context, env *Env) (*Outcome, error) {
 	if err := load.RabbitCorpus(ctx, bench.rig.Direct(), bench.dir, bench.name, n, env.Rand("corpus"), &bench.sent); err != nil {
 		return nil, err
 	}
-	return corpusRun(ctx, bench.bench, n, bench.config(200), bench.awaitDrained, bench.finish)
+	all, err := corpusRun(ctx, bench.bench, n, bench.config(200), bench.awaitDrained, bench.finish)
+	if err != nil {
+		return all, err
+	}
+	bench.abandon()
+	limited, err := newRabbitBench(env, amqp.Table{"x-queue-type": "quorum"})
+	if err != nil {
+		return all, err
+	}
+	defer limited.abandon()
+	over, err := load.RabbitLimits(ctx, limited.rig.Direct(), limited.dir, limited.name, &limited.sent)
+	if err != nil {
+		return all, err
+	}
+	return limitsRun(ctx, all, limited.bench, over, limited.config(200), limited.awaitDrained, limited.finish)
+}
+
+// limitsRun has the limits at their defaults: what is at one reaches the handler, and what is over one is a reference among the dead
+// letters, which tells the sum of the payload.
+func limitsRun(ctx context.Context, all *Outcome, b *bench, over []string, cfg worker.Config, drained func(context.Context, time.Duration) error,
+	finish func(context.Context, check.Rules) (*Outcome, error)) (*Outcome, error) {
+	b.corpus, b.deadly, b.loose = true, true, true
+	cfg.Corpus = true
+	if _, err := b.startAll(ctx, 1, cfg); err != nil {
+		return all, err
+	}
+	if err := drained(ctx, time.Minute); err != nil {
+		return all, err
+	}
+	outcome, err := finish(ctx, check.Rules{})
+	if err != nil {
+		return all, err
+	}
+	wrong, err := wronglyDead(b.dir, worker.Fault{IDs: over})
+	if err != nil {
+		return all, err
+	}
+	outcome.Must(len(wrong) == 0, "limits: %d messages whose fate is not the planned one: %.300q", len(wrong), wrong)
+	changed, err := changedDead(b.dir)
+	if err != nil {
+		return all, err
+	}
+	outcome.Must(len(changed) == 0, "limits: %d references do not tell what they refer to: %.300q", len(changed), changed)
+	outcome.Note("default limits: %d messages, %d over a limit, as many references", outcome.Results[0].Acked, len(over))
+	all.add(outcome)
+	return all, nil
 }
 
 func corpusRun(ctx context.Context, b *bench, n int, cfg worker.Config, drained func(context.Context, time.Duration) error,

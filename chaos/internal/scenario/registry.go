@@ -126,11 +126,13 @@ func malformed() []Scenario {
 	return []Scenario{
 		{
 			ID: "F1", Severity: "S2", CI: true, Title: "Malformed and hostile records", Run: kafkaCorpus,
-			Limit: "1,000 records: each reaches the handler or the dead letters, byte-equal in key, value and headers, nil told from empty; no panic",
+			Limit: "1,000 records: each reaches the handler or the dead letters, byte-equal in key, value and headers, nil told from empty; no panic (limits raised); " +
+				"at default limits, what is over one becomes a reference with the sum of its payload",
 		},
 		{
 			ID: "F4", Severity: "S2", CI: true, Title: "Malformed and hostile AMQP messages", Run: rabbitCorpus,
-			Limit: "500 messages: each reaches the handler or the dead letters, headers equal in value and type; none comes twice; no panic",
+			Limit: "500 messages: each reaches the handler or the dead letters, headers equal in value and type; none comes twice; no panic (limits raised); " +
+				"at default limits, what is over one becomes a reference with the sum of its payload",
 		},
 	}
 }
