@@ -27,7 +27,7 @@ func processDeath() []Scenario {
 			ID: "A5", Severity: "S1", Title: "Panics, Goexit, errors and hangs of user code", Run: contained,
 			Limit: "either broker, 1 % of 100,000 ids, in handlers and in reporters: panic(string), panic(nil), Goexit, error, 30 s hang, a result for an alien message: " +
 				"the process lives, dead letters are exactly those that always fail, lost 0, nothing settles twice, no goroutine is left; " +
-				"duplicates 0 (handlers), <= what a struck batch had written (reporters, 8 attempts, since a batch fails as a whole)",
+				"duplicates 0 and inversions 0 on Kafka (handlers), duplicates <= what a struck batch had written (reporters, 8 attempts, since a batch fails as a whole)",
 		},
 		{
 			ID: "A6", Severity: "S1", Title: "SIGTERM under load", Run: stops,
