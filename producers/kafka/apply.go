@@ -55,6 +55,7 @@ func (s *session) apply(p *plan, b *broker, answer *kmsg.FetchResponse) {
 // applyPartition takes over one partition's part. Callers hold mu.
 func (s *session) applyPartition(f *frame, part *partition, q *kmsg.FetchResponseTopicPartition, now time.Time) {
 	f.size += len(q.RecordBatches)
+	part.alone = false
 	if c := code(q.ErrorCode); c != codeNone {
 		s.refused(f.node, part, c, now)
 		return

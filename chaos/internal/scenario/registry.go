@@ -114,6 +114,11 @@ func downstream() []Scenario {
 				"duplicates 0, everything is handled afterwards",
 		},
 		{
+			ID: "E4", Severity: "S2", Title: "Dead letters over the limit", Run: largeDeadLetters,
+			Limit: "messages of 99 % of the limit, and at it; 50 rounds back and forth; an error text of 5 MB: copied whole or as a reference with their hash, " +
+				"never tried over 5 times; added headers <= 4 KiB in all, the reason <= 1 KiB, constant over the rounds; lost 0",
+		},
+		{
 			ID: "E5", Severity: "S1", CI: true, Title: "Broken batch contract", Run: brokenBatches,
 			Limit: "1,000 batches of 100 (10 attempts, as an innocent member may be in several that fail): rejected members and no others are dead-lettered; " +
 				"a member named twice or an alien settles nothing of the batch, which loses its place; without these inversions 0 (Kafka); lost 0",
@@ -128,6 +133,11 @@ func malformed() []Scenario {
 			ID: "F1", Severity: "S2", CI: true, Title: "Malformed and hostile records", Run: kafkaCorpus,
 			Limit: "1,000 records: each reaches the handler or the dead letters, byte-equal in key, value and headers, nil told from empty; no panic (limits raised); " +
 				"at default limits, what is over one becomes a reference with the sum of its payload",
+		},
+		{
+			ID: "F2", Severity: "S2", Title: "Records of 10 MB where 1 MB is fetched", Run: largeRecords,
+			Limit: "delivered; over the message limit: a reference among the dead letters; over the largest batch: the partition stops and says so, the others go on, " +
+				"and nothing is lost once the limit is raised; nothing is skipped",
 		},
 		{
 			ID: "F4", Severity: "S2", CI: true, Title: "Malformed and hostile AMQP messages", Run: rabbitCorpus,
