@@ -70,8 +70,8 @@ type partition struct {
 	corrupt  int // answers in a row whose first batch was corrupt
 	// alone says that an answer was too large of which it was a part: it is asked
 	// for by itself until it is known whose batch that was.
-	alone bool
-	rewinds  int // rewinds in a row without progress
+	alone   bool
+	rewinds int // rewinds in a row without progress
 
 	// renewed says that what was committed is about a topic that is no more.
 	renewed bool
