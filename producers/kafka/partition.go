@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/gobroadway/gobroadway/acknowledgers"
@@ -80,7 +81,9 @@ type partition struct {
 // ownership is one epoch of a partition: what the messages' AckRef leads to. A
 // rewind begins a new one. The ledger is guarded by the session's mutex.
 type ownership struct {
-	session *session
+	// session is what it belongs to, which changes when the partition returns: see
+	// lock.
+	session atomic.Pointer[session]
 	part    *partition
 	ref     *broadway.AckRef
 	ledger  *acknowledgers.Offsets
@@ -95,13 +98,16 @@ type ownership struct {
 	told, untold int64
 	// pin says that the start is to be committed although nothing has settled.
 	pin bool
+	// durable says that the group has a commit of the partition.
+	durable bool
 	// void says that nothing is to be committed: the topic is another one now.
 	void bool
 }
 
 // newOwnership begins an epoch of p. Callers hold the session's mutex.
 func (s *session) newOwnership(p *partition, ledger *acknowledgers.Offsets) *ownership {
-	o := &ownership{session: s, part: p, ledger: ledger, salt: s.producer.salt(p.name)}
+	o := &ownership{part: p, ledger: ledger, salt: s.producer.salt(p.name)}
+	o.session.Store(s)
 	o.ref = broadway.NewAckRef(s.producer, o, s.share)
 	o.ref.OnRoom(func() {
 		s.producer.wake()
@@ -149,7 +155,7 @@ func (o *ownership) epochBelow(offset int64) int32 {
 
 // committed tells that c is durable.
 func (o *ownership) committed(c commitment) {
-	o.pin = false
+	o.pin, o.durable = false, true
 	o.told, o.untold = c.settled, c.untold
 	if c.next > o.ledger.Committed() {
 		o.part.rewinds = 0
