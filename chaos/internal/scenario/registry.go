@@ -151,6 +151,11 @@ func malformed() []Scenario {
 func credentials() []Scenario {
 	return []Scenario{
 		{
+			ID: "G1", Severity: "S2", CI: true, Title: "Broken files of pipelines", Run: brokenFiles,
+			Limit: "50 files, each in a process of its own: exit code 2, within 1 s by itself; the message names file, line and key and no secret; " +
+				"memory <= 64 MiB; no broker is contacted",
+		},
+		{
 			ID: "G3", Severity: "S1", Title: "Wrong TLS", Run: wrongTLS,
 			Limit: "7 cases, consumers and publishers of both brokers: refused, no byte of a password before a handshake was completed, none in a log; " +
 				"verifying nobody is warned of at each start",
