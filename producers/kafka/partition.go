@@ -2,7 +2,6 @@ package kafka
 
 import (
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/gobroadway/gobroadway/acknowledgers"
@@ -69,10 +68,7 @@ type partition struct {
 	doubted  time.Time
 	failures int // exchanges that failed in a row
 	corrupt  int // answers in a row whose first batch was corrupt
-	// alone says that an answer was too large of which it was a part: it is asked
-	// for by itself until it is known whose batch that was.
-	alone   bool
-	rewinds int // rewinds in a row without progress
+	rewinds  int // rewinds in a row without progress
 
 	// renewed says that what was committed is about a topic that is no more.
 	renewed bool
@@ -81,9 +77,7 @@ type partition struct {
 // ownership is one epoch of a partition: what the messages' AckRef leads to. A
 // rewind begins a new one. The ledger is guarded by the session's mutex.
 type ownership struct {
-	// session is what it belongs to, which changes when the partition returns: see
-	// lock.
-	session atomic.Pointer[session]
+	session *session
 	part    *partition
 	ref     *broadway.AckRef
 	ledger  *acknowledgers.Offsets
@@ -98,16 +92,13 @@ type ownership struct {
 	told, untold int64
 	// pin says that the start is to be committed although nothing has settled.
 	pin bool
-	// durable says that the group has a commit of the partition.
-	durable bool
 	// void says that nothing is to be committed: the topic is another one now.
 	void bool
 }
 
 // newOwnership begins an epoch of p. Callers hold the session's mutex.
 func (s *session) newOwnership(p *partition, ledger *acknowledgers.Offsets) *ownership {
-	o := &ownership{part: p, ledger: ledger, salt: s.producer.salt(p.name)}
-	o.session.Store(s)
+	o := &ownership{session: s, part: p, ledger: ledger, salt: s.producer.salt(p.name)}
 	o.ref = broadway.NewAckRef(s.producer, o, s.share)
 	o.ref.OnRoom(func() {
 		s.producer.wake()
@@ -155,7 +146,7 @@ func (o *ownership) epochBelow(offset int64) int32 {
 
 // committed tells that c is durable.
 func (o *ownership) committed(c commitment) {
-	o.pin, o.durable = false, true
+	o.pin = false
 	o.told, o.untold = c.settled, c.untold
 	if c.next > o.ledger.Committed() {
 		o.part.rewinds = 0

@@ -32,9 +32,7 @@ type session struct {
 	tags     int    // how many consumers there were
 	prefetch int
 	mode     mode // what was wanted when the session began
-
-	flattened int64 // the pump's: messages with headers that were changed, see frames
-	counts    bool  // deliveries that came back are counted against messages
+	counts   bool // deliveries that came back are counted against messages
 
 	// deliveries is closed when the consumer is gone, and nothing else says so
 	// in every case; closed and canceled tell why.
@@ -61,7 +59,8 @@ type session struct {
 	discards bool                // what is delivered is given back, and not kept
 	secludes bool                // the same of what is delivered over the bound in bytes
 	ended    bool                // nothing can be sent any longer
-	broken   error               // the broker broke the protocol
+	newest   uint64              // the tag of the last delivery
+	broken   error               // the broker broke the protocol, or something in between did
 }
 
 var (
@@ -145,20 +144,6 @@ func (s *session) receive(d *amqp.Delivery, m *broadway.Message, meta *Metadata)
 	m.Metadata, m.Redelivered = meta, d.Redelivered
 	m.SetSize(meta.weight())
 	s.deliver(m)
-	if n := s.link.frames.flattened.Load(); n != s.flattened {
-		s.tellFlattened(n)
-	}
-}
-
-// tellFlattened counts messages whose headers the client could not have read. One of
-// n may be on its way here yet.
-func (s *session) tellFlattened(n int64) {
-	if s.flattened == 0 {
-		s.p.cfg.Logger.Warn("rabbitmq: a message has header tables that are nested too deep or too long: they come as bytes",
-			"queue", s.queue, "broker", s.p.server.String())
-	}
-	s.p.counters.flattened.Add(n - s.flattened)
-	s.flattened = n
 }
 
 // deliver adds m to what can be fetched.
@@ -166,11 +151,22 @@ func (s *session) deliver(m *broadway.Message) {
 	s.link.gate.add(m.Size())
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// Tags of a channel rise by one. The client drops a delivery whose frames are not
+	// in order without a word, and an acknowledgement of those around it would cover
+	// it: where one is missing, nothing after it is taken in.
+	if tag := uint64(m.Seq()); s.broken != nil || tag != s.newest+1 {
+		if s.broken == nil {
+			s.broken = fmt.Errorf("delivery %d came after %d: what is between them was lost on its way", tag, s.newest)
+		}
+		notify(s.wake)
+		return
+	}
 	if err := s.ledger.Deliver(uint64(m.Seq())); err != nil {
 		s.broken = errors.Join(s.broken, err)
 		notify(s.wake)
 		return
 	}
+	s.newest++
 	s.keep(m)
 	s.press()
 	notify(s.ready)

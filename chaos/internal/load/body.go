@@ -49,3 +49,9 @@ func Parse(body []byte) (id, key string, keySeq int64, err error) {
 	keySeq, err = strconv.ParseInt(fields[2], 10, 64)
 	return fields[0], fields[1], keySeq, err
 }
+
+// Whole says whether a body is as [Body] made it.
+func Whole(body []byte) bool {
+	id, key, keySeq, err := Parse(body)
+	return err == nil && bytes.Equal(body, Body(id, key, keySeq, len(body)))
+}

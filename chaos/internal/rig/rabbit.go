@@ -3,6 +3,7 @@ package rig
 import (
 	"context"
 	"crypto/tls"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/url"
@@ -19,12 +20,12 @@ type RabbitMQ struct {
 	// Proxy is what consumers go through.
 	Proxy *Proxy
 
-	host   *brokers.Host
+	host   *Host
 	broker brokers.OwnRabbitMQ
 }
 
 // StartRabbitMQ starts rig R. lines are further ones of rabbitmq.conf. It ends with the host.
-func StartRabbitMQ(host *brokers.Host, lines ...string) (*RabbitMQ, error) {
+func StartRabbitMQ(host *Host, lines ...string) (*RabbitMQ, error) {
 	proxy, err := newProxy(amqpClient)
 	if err != nil {
 		return nil, err
@@ -204,4 +205,51 @@ func (r *RabbitMQ) CreateVHost() error {
 func (r *RabbitMQ) TLS() (address string, config *tls.Config, err error) {
 	err = r.host.Do(func() { address, config = r.broker.TLS(r.host) })
 	return address, config, err
+}
+
+// Spoiler is a proxy of its own between workers and [RabbitMQ.Proxy], so that what its toxics do to a stream is not seen by the tap
+// behind it; or, encrypted, between them and the TLS listener. address is the way through it. It ends with the host.
+func (r *RabbitMQ) Spoiler(encrypted bool) (spoiler *Proxy, address string, err error) {
+	address, upstream := r.Proxied(), r.Proxy.Addr()
+	if encrypted {
+		if address, _, err = r.TLS(); err != nil {
+			return nil, "", err
+		}
+	}
+	through, err := url.Parse(address)
+	if err != nil {
+		return nil, "", errors.New("the broker's URL does not parse") // the error would quote the password
+	}
+	if encrypted {
+		upstream = through.Host
+	}
+	spoiler, err = newProxy(amqpClient)
+	if err != nil {
+		return nil, "", err
+	}
+	r.host.Cleanup(func() {
+		if err := spoiler.close(); err != nil {
+			r.host.Logf("close a proxy: %v", err)
+		}
+	})
+	through.Host = spoiler.Addr()
+	return spoiler, through.String(), spoiler.serve(upstream)
+}
+
+// Certificate is what the TLS listener shows, in PEM.
+func (r *RabbitMQ) Certificate() ([]byte, error) {
+	address, config, err := r.TLS()
+	if err != nil {
+		return nil, err
+	}
+	to, err := url.Parse(address)
+	if err != nil {
+		return nil, errors.New("the broker's URL does not parse")
+	}
+	conn, err := tls.Dial("tcp", to.Host, config)
+	if err != nil {
+		return nil, err
+	}
+	shown := conn.ConnectionState().PeerCertificates[0]
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: shown.Raw}), conn.Close()
 }

@@ -3,6 +3,7 @@ package rig
 import (
 	"bytes"
 	"encoding/binary"
+	"math/bits"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +34,33 @@ func TestKafkaRequestsAreCutIntoFrames(t *testing.T) {
 		}
 		if !slices.EqualFunc(got, want, bytes.Equal) || len(f.rest) != 0 {
 			t.Fatalf("%d frames instead of %d, %d bytes left", len(got), len(want), len(f.rest))
+		}
+	})
+}
+
+// Of each so many bytes one bit is inverted, however the stream is cut into pieces, and nothing else changes.
+func TestBytesAreFlippedInTheirMeasure(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := &flip{Every: rapid.IntRange(2, 200).Draw(t, "every"), Seed: rapid.Uint64().Draw(t, "seed")}
+		state := f.NewState().(*flipState)
+		flipped, total := 0, rapid.IntRange(0, 5000).Draw(t, "bytes")
+		for left := total; left > 0; {
+			piece := make([]byte, rapid.IntRange(1, left).Draw(t, "piece"))
+			left -= len(piece)
+			f.spoil(state, piece)
+			for _, b := range piece {
+				if b != 0 {
+					flipped++
+				}
+				if bits.OnesCount8(b) > 1 {
+					t.Fatalf("several bits of a byte: %08b", b)
+				}
+			}
+		}
+		// From one to the next it is half of it to one and a half, and the first comes within one.
+		least, most := (total-f.Every)/(f.Every+f.Every/2), 1+total/max(1, f.Every/2)
+		if flipped < least || flipped > most {
+			t.Fatalf("%d of %d bytes, one in %d: not within %d to %d", flipped, total, f.Every, least, most)
 		}
 	})
 }

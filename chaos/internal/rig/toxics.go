@@ -51,11 +51,14 @@ func carry(stub *toxics.ToxicStub, change func(*stream.StreamChunk)) {
 type flip struct {
 	Every int    `json:"every"`
 	Seed  uint64 `json:"seed"`
+	// Least, if set, cuts the stream into Kafka's frames and spoils only those of at least so many bytes: answers to Fetch.
+	Least int `json:"least"`
 }
 
 type flipState struct {
 	random *rand.Rand
 	next   int // bytes until the next one that is spoiled
+	frames frames
 }
 
 // NewState begins at a random place, so that short connections are hit as well.
@@ -64,17 +67,33 @@ func (f *flip) NewState() any {
 	return &flipState{random: random, next: random.IntN(max(1, f.Every))}
 }
 
+// spoil inverts a bit of a byte in every f.Every, on average, counted over all calls.
+func (f *flip) spoil(state *flipState, data []byte) {
+	at := 0
+	for state.next < len(data)-at {
+		at += state.next
+		data[at] ^= 1 << state.random.IntN(8)
+		at++
+		state.next = f.Every/2 + state.random.IntN(max(1, f.Every))
+	}
+	state.next -= len(data) - at
+}
+
 func (f *flip) Pipe(stub *toxics.ToxicStub) {
 	state := stub.State.(*flipState)
 	carry(stub, func(chunk *stream.StreamChunk) {
-		at := 0
-		for state.next < len(chunk.Data)-at {
-			at += state.next
-			chunk.Data[at] ^= 1 << state.random.IntN(8)
-			state.next = f.Every/2 + state.random.IntN(max(1, f.Every))
+		if f.Least == 0 {
+			f.spoil(state, chunk.Data)
+			stub.Output <- chunk
+			return
 		}
-		state.next -= len(chunk.Data) - at
-		stub.Output <- chunk
+		state.frames.rest = append(state.frames.rest, chunk.Data...)
+		for frame := state.frames.cut(); frame != nil; frame = state.frames.cut() {
+			if len(frame) >= f.Least {
+				f.spoil(state, frame)
+			}
+			stub.Output <- &stream.StreamChunk{Data: frame, Timestamp: chunk.Timestamp}
+		}
 	})
 }
 
@@ -129,8 +148,8 @@ func (*crumble) Pipe(stub *toxics.ToxicStub) {
 
 type dropCommits struct{}
 
-// frames cuts a stream of Kafka requests into frames. It is only right from the first byte of a connection on, or between two
-// requests: which is where a client that waits for its answers stands when a toxic is added.
+// frames cuts a stream of Kafka requests, or answers, into frames. It is only right from the first byte of a connection on, or between two
+// of them: which is where a client that waits for its answers stands when a toxic is added.
 type frames struct{ rest []byte }
 
 func (*dropCommits) NewState() any { return new(frames) }

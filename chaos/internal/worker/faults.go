@@ -8,7 +8,6 @@ import (
 	"os"
 	"runtime"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -56,7 +55,7 @@ func (f Fault) Strikes(id string) bool {
 	if f.Every > 0 && hash(id)%f.Every == f.Rest {
 		return true
 	}
-	return f.Part != "" && strings.Contains(id, f.Part) || slices.Contains(f.IDs, id)
+	return slices.Contains(f.IDs, id)
 }
 
 func hash(id string) uint32 {
@@ -112,14 +111,6 @@ func (f *faults) batch(entries []ledger.Observation) string {
 
 var errStruck = errors.New("struck on purpose")
 
-// err is what an Error or a Reject says.
-func (f Fault) err() error {
-	if f.Text == 0 {
-		return errStruck
-	}
-	return fmt.Errorf("%w: %s", errStruck, strings.Repeat("\x1b[31mé\r\n", f.Text/9+1))
-}
-
 func (f Fault) act(ctx context.Context) error {
 	switch f.Kind {
 	case Panic:
@@ -129,9 +120,9 @@ func (f Fault) act(ctx context.Context) error {
 	case Goexit:
 		runtime.Goexit()
 	case Error:
-		return f.err()
+		return errStruck
 	case Reject:
-		return broadway.Reject(f.err())
+		return broadway.Reject(errStruck)
 	case Down:
 		return broadway.Unavailable(errStruck)
 	case Die:

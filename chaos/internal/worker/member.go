@@ -2,9 +2,12 @@ package worker
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -38,9 +41,6 @@ func newMember(cfg Config, name string, s *sink) (*member, error) {
 	}
 	if cfg.NoLimits {
 		config.MessageLimits = broadway.MessageLimits{Payload: -1, Key: -1, Headers: -1, HeaderBytes: -1}
-	}
-	if cfg.MaxPayload > 0 {
-		config.MessageLimits.Payload = cfg.MaxPayload
 	}
 	if b := cfg.Batch; b != nil {
 		config.Batchers = []broadway.BatcherConfig{{
@@ -93,10 +93,14 @@ func (m *member) source(cfg Config, name string, config *broadway.Config) error 
 		return nil
 	case cfg.Rabbit != nil:
 		r := cfg.Rabbit
+		trusted, err := trust(r.CA)
+		if err != nil {
+			return err
+		}
 		declared := &rabbitmq.QueueDeclare{Durable: true, Passive: true, SingleActiveConsumer: r.Single}
 		producer := rabbitmq.NewProducer(rabbitmq.Config{
 			URL: r.URL, Queue: r.Queue, Declare: declared, Prefetch: r.Prefetch, ConnectionName: name, Heartbeat: r.Heartbeat, AckTimeout: r.AckTimeout,
-			Backoff: broadway.Backoff{Max: r.BackoffMax},
+			Backoff: broadway.Backoff{Max: r.BackoffMax}, TLS: trusted,
 		})
 		config.Producers = []broadway.Producer{producer}
 		m.counts = func() map[string]int64 { return rabbitCounts(producer.Stats()) }
@@ -106,11 +110,28 @@ func (m *member) source(cfg Config, name string, config *broadway.Config) error 
 	return errors.New("no source")
 }
 
+// trust trusts what is in a file of PEM, and nothing else. No file: no TLS.
+func trust(file string) (*tls.Config, error) {
+	if file == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("no certificate in %s", file)
+	}
+	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, nil
+}
+
 func kafkaConfig(k Kafka, name string) (kafka.Config, error) {
 	cfg := kafka.Config{
 		Brokers: k.Brokers, Topics: strings.Split(k.Topic, ","), Group: k.Group, ClientID: name, Window: k.Window,
 		SessionTimeout: k.SessionTimeout, HeartbeatInterval: k.HeartbeatInterval, RebalanceTimeout: k.RebalanceTimeout,
-		MetadataInterval: k.MetadataInterval, CommitInterval: k.CommitInterval, MaxBytes: k.MaxBytes, MaxPartitionBytes: k.MaxBytes, MaxBatchBytes: k.MaxBatchBytes,
+		MetadataInterval: k.MetadataInterval, CommitInterval: k.CommitInterval, MaxBatchBytes: k.MaxBatchBytes,
+		MaxPartitionBytes: k.MaxPartitionBytes,
 	}
 	policies := []string{kafka.Fail.String(), kafka.ResumeEarliest.String(), kafka.ResumeLatest.String()}
 	if at := slices.Index(policies, k.OutOfRange); at >= 0 {

@@ -43,6 +43,9 @@ func (s *sink) available() error {
 func (s *sink) handle(ctx context.Context, m *broadway.Message) error {
 	s.fail.reach(BeforeHandler)
 	entry := s.observe(m)
+	if s.cfg.Verify && !load.Whole(m.Payload) {
+		return errors.New("the body is not as it was made")
+	}
 	if err := s.faults.strike(ctx, entry.ID, false); err != nil {
 		return err
 	}
