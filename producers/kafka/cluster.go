@@ -233,6 +233,7 @@ type commitment struct {
 
 	// What is true once the rest is durable: see [ownership.committed].
 	own             *ownership
+	marks           marks
 	settled, untold int64
 }
 

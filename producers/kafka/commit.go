@@ -63,7 +63,8 @@ func (s *session) settle(own *ownership, ok, failed []*broadway.Message) {
 	}
 	mark(own.ledger, done)
 	quarter := s.window / 4
-	if own.ledger.Settled()-own.told >= quarter && own.dirty() || own.ledger.Uncommitted() >= s.window {
+	suspect := own.part.marks.starts > 0 || own.part.marks.until > 0
+	if (own.ledger.Settled()-own.told >= quarter || suspect) && own.dirty() || own.ledger.Uncommitted() >= s.window {
 		kick(s.commitKick)
 	}
 	if s.tight {
@@ -120,6 +121,9 @@ func (s *session) commitLoop() {
 // flush commits until there is nothing left, it cannot be any more, or run has no
 // time left.
 func (s *session) flush() {
+	s.mu.Lock()
+	s.closing = true
+	s.mu.Unlock()
 	for attempt := 1; ; attempt++ {
 		if failures, _ := s.commit(); failures == 0 || s.wire.network.isDown() {
 			return
@@ -143,7 +147,7 @@ func (s *session) commit() (failures int, sent bool) {
 		if p.own == nil || s.fenced != nil {
 			continue
 		}
-		if p.own.dirty() {
+		if p.tidy(s.closing, s.mostNote > 0); p.own.dirty() {
 			due = append(due, p.own.commitment(s.ids[p.name.topic], s.mostNote))
 		}
 	}

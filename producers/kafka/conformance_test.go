@@ -21,6 +21,7 @@ type source struct {
 	broker *brokers.KafkaBroker
 	cfg    kafka.Config
 	topic  string
+	opened *kafka.Producer
 }
 
 func newSource(b *brokers.KafkaBroker) func(testing.TB) broadwaytest.Source {
@@ -39,7 +40,16 @@ func (s *source) Produce(_ context.Context, payloads ...[]byte) error {
 	return nil
 }
 
-func (s *source) Open(testing.TB) broadway.Producer { return kafka.NewProducer(s.cfg) }
+func (s *source) Open(testing.TB) broadway.Producer {
+	s.opened = kafka.NewProducer(s.cfg)
+	return s.opened
+}
+
+// Crash cuts the producer off, and has the broker find that the member is gone.
+func (s *source) Crash(ctx context.Context) error {
+	s.opened.Kill()
+	return evict(ctx, s.broker, s.cfg.Group)
+}
 
 func (s *source) Left(context.Context) (int, error) {
 	committed := max(s.broker.CommittedOffsets(s.t, s.cfg.Group, s.topic)[0], 0)
@@ -52,7 +62,13 @@ func (s *source) Cut(ctx context.Context) error { return evict(ctx, s.broker, s.
 
 // evict removes every member of a group.
 func evict(ctx context.Context, b *brokers.KafkaBroker, group string) error {
-	client, err := kgo.NewClient(kgo.SeedBrokers(b.Addrs()...))
+	return evictClient(ctx, b.Addrs(), group, "")
+}
+
+// evictClient removes the members of a group that have a client id, all when it is
+// empty.
+func evictClient(ctx context.Context, addrs []string, group, id string) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(addrs...))
 	if err != nil {
 		return err
 	}
@@ -66,9 +82,15 @@ func evict(ctx context.Context, b *brokers.KafkaBroker, group string) error {
 	leave := kmsg.NewPtrLeaveGroupRequest()
 	leave.Group = group
 	for _, m := range groups.Groups[0].Members {
+		if id != "" && m.ClientID != id {
+			continue
+		}
 		member := kmsg.NewLeaveGroupRequestMember()
 		member.MemberID = m.MemberID
 		leave.Members = append(leave.Members, member)
+	}
+	if len(leave.Members) == 0 && id != "" {
+		return nil // it was no member yet
 	}
 	left, err := leave.RequestWith(ctx, client)
 	if err != nil {
@@ -81,7 +103,7 @@ func evict(ctx context.Context, b *brokers.KafkaBroker, group string) error {
 }
 
 func TestConformance(t *testing.T) {
-	features := broadwaytest.Features{Cumulative: true, UnmarkedRedelivery: true, Quiet: 300 * time.Millisecond}
+	features := broadwaytest.Features{Cumulative: true, UnmarkedRedelivery: true, UncountedCrashes: 2, Quiet: 300 * time.Millisecond}
 	on(t, func(t *testing.T, b *brokers.KafkaBroker) {
 		broadwaytest.TestProducer(t, features, newSource(b))
 		broadwaytest.TestAcknowledger(t, features, newSource(b))

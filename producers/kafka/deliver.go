@@ -86,9 +86,13 @@ func (s *session) readyParts() (ready []*partition) {
 		return nil
 	}
 	n := len(s.parts)
+	only, none := s.alone()
+	if none {
+		return nil
+	}
 	for i := range n {
 		p := s.parts[(s.rover+i)%n]
-		if p.phase != phaseFetching {
+		if p.phase != phaseFetching || only != nil && only != p || s.waits(p) {
 			continue
 		}
 		if p.own.ref.Room() > 0 && len(p.segments) > 0 && s.windowLeft(p) > 0 {
@@ -119,8 +123,8 @@ func (s *session) surface(part *partition, most int, bytes int64) (h haul) {
 		return h
 	}
 	most = own.ref.Take(int(min(int64(most), s.windowLeft(part))))
-	h.next = own.ledger.Position()
-	for len(h.messages) < most && len(part.segments) > 0 && h.err == nil && h.tooLarge == 0 {
+	h.next, h.below = own.ledger.Position(), s.allowed(part)
+	for len(h.messages) < most && len(part.segments) > 0 && h.err == nil && h.tooLarge == 0 && !h.held {
 		seg := part.segments[0]
 		part.decoding = true
 		s.mu.Unlock()
@@ -138,6 +142,10 @@ func (s *session) surface(part *partition, most int, bytes int64) (h haul) {
 		}
 	}
 	own.delivered(&h)
+	part.attempts(h.messages)
+	if h.held {
+		s.ask(part, h.offset)
+	}
 	own.ref.Untake(most - len(h.messages))
 	switch {
 	case s.ended || part.phase != phaseFetching:

@@ -60,7 +60,9 @@ func TestCommitsOfAFencedMemberAreDropped(t *testing.T) {
 			f := newFake(t, kfake.SeedTopics(1, "t"))
 			f.produce(t, "t", "m", 0, 50, 1)
 			var first atomic.Int64
-			f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Err: err})
+			f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Err: err, When: func(r kmsg.Request) bool {
+				return r.(*kmsg.OffsetCommitRequest).Topics[0].Partitions[0].Offset > 0 // not that it began
+			}})
 			f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Observe: true, Count: -1, When: func(r kmsg.Request) bool {
 				commit := r.(*kmsg.OffsetCommitRequest)
 				first.CompareAndSwap(0, int64(commit.Generation))

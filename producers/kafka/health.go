@@ -15,7 +15,7 @@ type counters struct {
 	exchanges, exchangesFailed                       atomic.Int64
 	outOfRange, corrupt, skippedBatches, skipped     atomic.Int64
 	truncated, recreated                             atomic.Int64
-	foreign, notesDoubted                            atomic.Int64
+	foreign, notesDoubted, suspects                  atomic.Int64
 }
 
 // Stats are counts since the producer was made.
@@ -55,6 +55,9 @@ type Stats struct {
 	// program, DoubtedMetadata those whose own could not be confirmed: what it
 	// lists as settled is handled again.
 	ForeignMetadata, DoubtedMetadata int64
+	// Suspects counts partitions that began with messages to be tried one at a
+	// time, as one of them may have ended its process.
+	Suspects int64
 }
 
 // Stats is a picture of what the producer counted.
@@ -66,7 +69,7 @@ func (p *Producer) Stats() Stats {
 		Exchanges: c.exchanges.Load(), ExchangesFailed: c.exchangesFailed.Load(),
 		OutOfRange: c.outOfRange.Load(), Truncations: c.truncated.Load(), RecreatedTopics: c.recreated.Load(), CorruptBatches: c.corrupt.Load(),
 		SkippedBatches: c.skippedBatches.Load(), SkippedOffsets: c.skipped.Load(),
-		ForeignMetadata: c.foreign.Load(), DoubtedMetadata: c.notesDoubted.Load(),
+		ForeignMetadata: c.foreign.Load(), DoubtedMetadata: c.notesDoubted.Load(), Suspects: c.suspects.Load(),
 	}
 }
 

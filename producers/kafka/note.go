@@ -11,13 +11,14 @@ import (
 	"github.com/gobroadway/gobroadway/acknowledgers"
 )
 
-// note is what a commit says in its metadata besides its offset: the spans above the
-// offset that have settled, so that whoever owns the partition next repeats only what
-// was open.
+// note is what a commit says in its metadata besides its offset: marks, for attempts
+// over crashes, and the spans above the offset that have settled, so that whoever
+// owns the partition next repeats only what was open.
 //
-// As a string it is notePrefix and, in base64 without padding: the base as
-// uvarint; the topic's id; the epoch as varint; how the spans are written and the
-// spans; and the CRC-32C of all that.
+// As a string it is notePrefix and, in base64 without padding: flags; who wrote it
+// (8 bytes, and the generation as uvarint); the base as uvarint; the topic's id; the
+// epoch as varint; if the flags say so, the rest of the marks (see marks.append); how
+// the spans are written and the spans; and the CRC-32C of all that.
 //
 // Runs are pairs of uvarints, a gap and a length, from the base on. A bitmap has
 // one bit for each offset after the base, which itself is never settled, least
@@ -28,6 +29,9 @@ type note struct {
 	// epoch is the leader epoch of the last offset of spans, or a later one;
 	// -1 when it is not known.
 	epoch int32
+	// by is the producer that wrote it, and its generation then.
+	by    writer
+	marks marks
 	// spans rise, do not touch, and lie above base.
 	spans []acknowledgers.Span
 }
@@ -36,12 +40,18 @@ const (
 	// noteNames is what notes of all versions begin with; anything else is
 	// somebody else's.
 	noteNames  = "gobroadway/"
-	notePrefix = noteNames + "1 "
+	notePrefix = noteNames + "2 "
 
 	// mostNote is how many characters a broker takes by default
 	// (offset.metadata.max.bytes), and leastNote how many fewer are of no use.
 	mostNote  = 4096
-	leastNote = 128
+	leastNote = 288
+)
+
+const (
+	flagClosed byte = 1 << iota
+	flagRunning
+	flagSuspect // there is more of the marks
 )
 
 const (
@@ -67,9 +77,12 @@ func foreign(metadata string) bool {
 // those farthest from the base: untold is how many offsets they cover.
 func (n *note) encode(most int) (metadata string, untold int64) {
 	raw := make([]byte, 0, 256)
+	raw = append(raw, n.marks.flags())
+	raw = n.by.append(raw)
 	raw = binary.AppendUvarint(raw, uint64(n.base))
 	raw = append(raw, n.topic[:]...)
 	raw = binary.AppendVarint(raw, int64(n.epoch))
+	raw = n.marks.append(raw, n.base)
 
 	room := base64.RawStdEncoding.DecodedLen(most-len(notePrefix)) - len(raw) - 1 - 4
 	kind, body, untold := packSpans(n.base, n.spans, room)
@@ -140,9 +153,12 @@ func decodeNote(metadata string) (*note, error) {
 	}
 	r := noteReader{src: raw}
 	n := &note{}
+	flags := r.byte()
+	n.by = r.writer()
 	n.base = r.uvarint()
 	copy(n.topic[:], r.take(len(n.topic)))
 	n.epoch = r.epoch()
+	n.marks = r.marks(flags, n.base)
 	switch r.byte() {
 	case spansNone:
 		r.bad = r.bad || len(r.src) > 0

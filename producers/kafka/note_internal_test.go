@@ -79,10 +79,14 @@ func TestNotesComeBack(t *testing.T) {
 		"empty":       {epoch: -1},
 		"run":         {base: 5, epoch: 1, spans: spansAt(5, []byte{0, 200})},
 		"alternating": {base: 1 << 40, epoch: 1, spans: spansAt(1<<40, alternating)},
-		"sparse":      {base: 0, epoch: 1, spans: spansAt(0, []byte(strings.Repeat("\xff\x00", 10_000)))},
+		"suspect": {base: 900, epoch: 3, by: writer{1 << 63, 12}, spans: spansAt(900, []byte{0, 200}), marks: marks{
+			starts: 3, until: 1028, trial: 907, attempt: 9, running: true, lost: [mostLost]writer{{1, 1}, {2, 2}, {3, 3}, {4, 4}, {5, 5}, {6, 6}, {7, 7}, {8, 8}},
+		}},
+		"reached": {base: 900, epoch: -1, marks: marks{closed: true, starts: 1, reach: 1028}},
+		"sparse":  {base: 0, epoch: 1, spans: spansAt(0, []byte(strings.Repeat("\xff\x00", 10_000)))},
 	} {
 		t.Run(name, func(t *testing.T) {
-			for _, most := range []int{leastNote, 300, mostNote} {
+			for _, most := range []int{leastNote, 400, mostNote} {
 				checkNote(t, n, most)
 			}
 		})
@@ -110,7 +114,7 @@ func TestDamagedNotesAreDoubted(t *testing.T) {
 			t.Errorf("the first %d characters were read", i)
 		}
 	}
-	for _, other := range []string{"", "x", "gobroadway/2 AAAA", notePrefix, "consumer-7", text + "A"} {
+	for _, other := range []string{"", "x", "gobroadway/1 AAAA", notePrefix, "consumer-7", text + "A"} {
 		if _, err := decodeNote(other); err == nil {
 			t.Errorf("%q was read", other)
 		}
@@ -138,7 +142,12 @@ func FuzzNote(f *testing.F) {
 		if base < 0 || base > 1<<60 || most < leastNote || most > mostNote {
 			return
 		}
-		n := note{base: base, epoch: int32(few) - 1, spans: spansAt(base, shape)}
+		n := note{base: base, epoch: int32(few) - 1, spans: spansAt(base, shape), by: writer{uint64(base), int32(few)}}
+		n.marks = marks{closed: few&1 > 0, starts: int32(few & 2), until: base*int64(few>>2&1) + int64(few>>2&1), attempt: int32(few >> 4)}
+		if n.marks.attempt > 0 {
+			n.marks.trial, n.marks.running = base+int64(few), few&8 > 0
+			n.marks.lost[0] = n.by
+		}
 		checkNote(t, n, most)
 	})
 }

@@ -70,6 +70,13 @@ type partition struct {
 	corrupt  int // answers in a row whose first batch was corrupt
 	rewinds  int // rewinds in a row without progress
 
+	// began is where this member's ownership begins, and marks what its next
+	// commit says; told is what a durable one of this session says. asked says
+	// that a message waits for marks to become told.
+	began       int64
+	marks, told marks
+	asked       bool
+
 	// renewed says that what was committed is about a topic that is no more.
 	renewed bool
 }
@@ -107,10 +114,10 @@ func (s *session) newOwnership(p *partition, ledger *acknowledgers.Offsets) *own
 	return o
 }
 
-// dirty says whether there is something to commit: a prefix, or what has
-// settled above it.
+// dirty says whether there is something to commit: a prefix, what has settled above
+// it, or marks.
 func (o *ownership) dirty() bool {
-	return !o.void && (o.pin || o.ledger.Next() > o.ledger.Committed() || o.ledger.Settled() != o.told)
+	return !o.void && (o.pin || o.ledger.Next() > o.ledger.Committed() || o.ledger.Settled() != o.told || o.part.marks != o.part.told)
 }
 
 // unsaid counts what has settled and would come again after a crash.
@@ -120,12 +127,12 @@ func (o *ownership) unsaid() int64 { return o.ledger.Settled() - o.told + o.unto
 // none when that is 0.
 func (o *ownership) commitment(topic [16]byte, most int) commitment {
 	next := o.ledger.Next()
-	c := commitment{partition: o.part.name, next: next, epoch: o.epochBelow(next), own: o, settled: o.ledger.Settled()}
+	c := commitment{partition: o.part.name, next: next, epoch: o.epochBelow(next), own: o, marks: o.part.marks, settled: o.ledger.Settled()}
 	if most == 0 {
 		c.untold = o.ledger.SettledAbove()
 		return c
 	}
-	n := note{topic: topic, base: next, epoch: -1, spans: o.ledger.Above()}
+	n := note{topic: topic, base: next, epoch: -1, by: o.session.writer(), marks: c.marks, spans: o.ledger.Above()}
 	if k := len(n.spans); k > 0 {
 		n.epoch = max(o.epochBelow(n.spans[k-1].End), o.inherited)
 	}
@@ -148,6 +155,9 @@ func (o *ownership) epochBelow(offset int64) int32 {
 func (o *ownership) committed(c commitment) {
 	o.pin = false
 	o.told, o.untold = c.settled, c.untold
+	if o.part.told = c.marks; o.part.marks == c.marks {
+		o.part.asked = false
+	}
 	if c.next > o.ledger.Committed() {
 		o.part.rewinds = 0
 	}

@@ -32,6 +32,7 @@ type Producer struct {
 	window  int64
 	limits  broadway.Limits
 	seed    maphash.Seed
+	id      uint64 // tells its notes from those of others
 	wire    *wire
 	cluster *cluster
 	decoder *decoder // used by the goroutine that runs Fetch
@@ -40,6 +41,7 @@ type Producer struct {
 	quit    chan struct{} // closed by Close
 	asks    atomic.Uint64 // calls of Fetch
 	blocked atomic.Bool   // a Fetch waits
+	accused atomic.Bool   // see vouchFor
 	count   counters
 	loops   sync.WaitGroup
 
@@ -64,7 +66,7 @@ func NewProducer(cfg Config) *Producer {
 	cfg = cfg.withDefaults()
 	w := newWire(endpoint{cfg.Brokers, cfg.ClientID, cfg.TLS, cfg.SASL, progressTimeout + cfg.MaxWait})
 	p := &Producer{
-		cfg: cfg, window: int64(cfg.Window), seed: maphash.MakeSeed(), wire: w, cluster: newCluster(w, cfg), decoder: newDecoder(cfg),
+		cfg: cfg, window: int64(cfg.Window), seed: maphash.MakeSeed(), id: rand.Uint64(), wire: w, cluster: newCluster(w, cfg), decoder: newDecoder(cfg),
 		ready: make(chan struct{}, 1), quit: make(chan struct{}), counts: map[string]int{}, first: map[string]subscribed{},
 	}
 	p.size(broadway.Limits{})

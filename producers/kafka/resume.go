@@ -45,6 +45,9 @@ func (s *session) locate() (pending []*located) {
 	}
 	for attempt := 1; len(names) > 0; attempt++ {
 		offsets, err := s.cluster.committed(names)
+		if err == nil {
+			err = s.vouch(offsets)
+		}
 		s.mu.Lock()
 		s.commitErr = err
 		if err == nil && !s.ended {
@@ -124,7 +127,9 @@ func (s *session) open(p *partition, from committedOffset, n *note) {
 	if n != nil {
 		settled = n.spans
 	}
+	s.inherit(p, next, n)
 	p.own = s.newOwnership(p, acknowledgers.ResumeOffsets(next, settled))
+	s.vouchFor(p)
 	p.own.inherited = -1
 	if n != nil {
 		p.own.inherited = n.epoch

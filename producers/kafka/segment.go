@@ -197,6 +197,10 @@ type haul struct {
 	epochs   []epochStart
 	bytes    int64
 	next     int64 // the position that was reached
+	// Only offsets below may be handed out, unless it is 0; held says that the message
+	// at offset was not, as it lies above.
+	below, offset int64
+	held          bool
 	// tooLarge is the weight of the next message when it alone did not fit.
 	tooLarge int64
 	err      error // a batch is corrupt
@@ -226,6 +230,10 @@ func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *hau
 			h.pass(rec.offset, s.batch.epoch)
 			s.took()
 			continue
+		}
+		if h.below != 0 && rec.offset >= h.below {
+			h.offset, h.held = rec.offset, true
+			break
 		}
 		if rec.size() > bytes-h.bytes {
 			h.tooLarge = rec.size()

@@ -57,7 +57,10 @@ type session struct {
 	unknown        error // topics that do not exist, as one error
 	commitFailures int
 	commitErr      error
-	mostNote       int // characters of a note, 0 when the broker takes none
+	mostNote       int  // characters of a note, 0 when the broker takes none
+	closing        bool // what is committed now is the last
+	trial          trial
+	seen           map[uint64]int32 // see vouch
 }
 
 func newSession(p *Producer, gen *kafkago.Generation) *session {
@@ -170,6 +173,7 @@ func (s *session) revoke() {
 	for _, o := range owns {
 		o.ref.End()
 	}
+	s.accused()
 	repeats := s.repeats(owns)
 	s.producer.count.abandoned.Add(late)
 	s.producer.count.repeats.Add(repeats)

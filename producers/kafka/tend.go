@@ -95,6 +95,8 @@ func (s *session) tend(ctx context.Context, c chore) {
 	if c.to == nil {
 		own.untold = c.own.unsaid()
 		own.pin = pin || own.untold > 0
+	} else {
+		c.part.forget(ledger.Next()) // they are about other messages
 	}
 	c.part.own = own
 	s.drop(c.part)

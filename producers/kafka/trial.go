@@ -1,0 +1,195 @@
+package kafka
+
+import (
+	"math"
+	"time"
+
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// trialPatience is how long other partitions wait for a message that is tried
+// alone, and a trial for what other partitions have handed out. Beyond it a crash
+// may be put down to the wrong message.
+const trialPatience = time.Minute
+
+// trial is what a session tries alone, and since when.
+type trial struct {
+	part   *partition // nil for nothing
+	offset int64
+	since  time.Time
+	// hushed says that the other partitions are told to bring what they have to
+	// its end.
+	hushed bool
+}
+
+// writer is who writes the notes of s.
+func (s *session) writer() writer {
+	return writer{s.producer.id, s.member.generation}
+}
+
+// inherit makes of what a note says the marks that p begins with at next; n is nil
+// when there is none. Callers hold mu.
+func (s *session) inherit(p *partition, next int64, n *note) {
+	p.forget(next)
+	if n != nil {
+		m := n.marks
+		if n.by.id == s.producer.id {
+			m = m.ended() // the group had lost this member, which lives
+		}
+		p.marks = m.inherited(n.by, next).vouched(s.lives).settled(next, next)
+		p.told = p.marks
+	}
+	if p.marks.until > 0 {
+		s.producer.count.suspects.Add(1)
+		s.log.Warn("kafka: a message may have ended its process: messages are tried one at a time", "partition", p.name.String(),
+			"from", next, "until", p.marks.until, "starts", p.marks.starts, "offset", p.marks.trial, "attempts", p.marks.attempt)
+	}
+}
+
+// forget makes the marks of p those of a partition that begins at next and of which
+// nothing is known. Callers hold mu.
+func (p *partition) forget(next int64) {
+	p.began, p.marks = next, marks{closed: true}
+	p.told, p.asked = p.marks, false
+}
+
+// alone is the only partition that may hand out now, nil for all; none says that
+// nobody may before other messages have settled. A message that is
+// tried runs alone in its member, so that a crash is its doing:
+//
+//  1. A partition with marks.until has something to hand out: nobody else hands
+//     out any more, and open batches close.
+//  2. All that was handed out has settled: its message is looked at, and the
+//     attempt goes into a commit.
+//  3. The commit is durable: the message is handed out.
+//  4. It settles: the next commit says so, along with the next attempt. While the
+//     durable marks say that a trial runs nobody else hands out.
+//
+// Callers hold mu.
+func (s *session) alone() (only *partition, none bool) {
+	running := false
+	for i := range s.parts {
+		p := s.parts[(s.rover+i)%len(s.parts)]
+		if p.own == nil || p.phase == phaseStopped {
+			continue
+		}
+		if p.told.running || p.asked && p.marks.running {
+			only, running = p, true
+			break
+		}
+		if only == nil && p.marks.until > 0 && p.phase == phaseFetching && len(p.segments) > 0 {
+			only = p
+		}
+	}
+	if only == nil {
+		s.hush(nil)
+		s.trial = trial{}
+		return nil, false
+	}
+	now := time.Now()
+	if s.trial.part != only || s.trial.offset != only.marks.trial {
+		s.trial.part, s.trial.offset, s.trial.since = only, only.marks.trial, now
+	}
+	if now.Sub(s.trial.since) > trialPatience {
+		s.hush(nil)
+		return nil, false
+	}
+	s.hush(only)
+	return only, !running && s.others(only)
+}
+
+// hush makes all partitions but one count as full, so that the pipeline closes the
+// batches that wait for more of them; nil ends that. Callers hold mu.
+func (s *session) hush(but *partition) {
+	if (but != nil) == s.trial.hushed {
+		return
+	}
+	s.trial.hushed = but != nil
+	for _, p := range s.parts {
+		if p.own == nil {
+			continue
+		}
+		limit := s.share
+		if but != nil && but != p {
+			limit = 1
+		}
+		p.own.ref.SetLimit(limit)
+	}
+}
+
+// others says whether a partition other than p has handed out what has not settled.
+// Callers hold mu.
+func (s *session) others(p *partition) bool {
+	for _, other := range s.parts {
+		if other != p && other.own != nil && other.own.ref.Unsettled() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// ask changes the marks of part so that the message at offset may be handed out,
+// once they are durable. Callers hold mu.
+func (s *session) ask(part *partition, offset int64) {
+	if part.marks.until > 0 && part.own.ledger.Unsettled() > 0 {
+		return // the trial that runs comes first
+	}
+	part.marks = part.marks.settled(part.began, part.own.ledger.Next()).wanting(offset)
+	part.asked = true
+	kick(s.commitKick)
+}
+
+// unmarked says whether p hands out without regard to marks: because the broker
+// takes none; or because commits fail and p is no suspect, which goes on within its
+// window, and is told to be open as soon as they succeed. Callers hold mu.
+func (s *session) unmarked(p *partition) bool {
+	return s.mostNote == 0 || s.commitFailures > 0 && p.marks.starts == 0 && p.marks.until == 0
+}
+
+// waits says whether p may hand out nothing at present: the marks that allow it are
+// not durable yet, or the one message that is tried has not settled. Callers hold
+// mu.
+func (s *session) waits(p *partition) bool {
+	if s.unmarked(p) {
+		return false
+	}
+	return p.asked || p.marks.until > 0 && p.own.ledger.Unsettled() > 0
+}
+
+// allowed is the offset below which p may hand out. Callers hold mu.
+func (s *session) allowed(p *partition) int64 {
+	if s.unmarked(p) {
+		return math.MaxInt64
+	}
+	return p.told.allows()
+}
+
+// attempts tells a message that is tried which attempt at it this is.
+func (p *partition) attempts(messages []*broadway.Message) {
+	if p.marks.attempt == 0 {
+		return
+	}
+	for _, m := range messages {
+		if m.Seq() == p.marks.trial {
+			m.Attempt = int(p.marks.attempt)
+			m.BatchMode = broadway.Flush // nothing else comes to fill its batch
+		}
+	}
+}
+
+// tidy brings the marks of p up to what has become of its messages, and to the end
+// of its ownership if that closes; or to none, if the broker takes no notes. Callers
+// hold mu.
+func (p *partition) tidy(closing, notes bool) {
+	if !notes {
+		p.forget(p.began)
+		return
+	}
+	p.marks = p.marks.settled(p.began, p.own.ledger.Next())
+	switch {
+	case closing:
+		p.marks = p.marks.ended()
+	case p.phase == phaseStopped && p.own.ref.Unsettled() == 0:
+		p.marks = p.marks.rested()
+	}
+}
