@@ -173,18 +173,37 @@ func returnedCount(m *Metadata) int64 {
 	return 0
 }
 
-// weight is how many bytes a message counts for: its payload and headers.
-func (m *Metadata) weight() int64 {
-	n := int64(len(m.payload))
-	for key, value := range m.Headers {
-		n += int64(len(key))
-		switch v := value.(type) {
-		case string:
-			n += int64(len(v))
-		case []byte:
-			n += int64(len(v))
-		default:
-			n += 8
+// What headers take in memory besides their keys, strings and bytes, on 64-bit
+// machines and rounded up: an entry and an element of them, whatever its value, and
+// a table that they nest.
+const (
+	entryWeight   = 80
+	elementWeight = 24
+	tableWeight   = 48
+)
+
+// weight is how many bytes a message counts for: its payload, and its headers as they
+// are in memory. On the wire an entry may take 3 bytes, and nested tables are headers
+// like others.
+func (m *Metadata) weight() int64 { return int64(len(m.payload)) + valueWeight(m.Headers) }
+
+func valueWeight(value any) (n int64) {
+	switch v := value.(type) {
+	case string:
+		return int64(len(v))
+	case []byte:
+		return int64(len(v))
+	case Table:
+		if v == nil {
+			return 0
+		}
+		n = tableWeight
+		for key, value := range v {
+			n += entryWeight + int64(len(key)) + valueWeight(value)
+		}
+	case []any:
+		for _, value := range v {
+			n += elementWeight + valueWeight(value)
 		}
 	}
 	return n
