@@ -1,6 +1,6 @@
 # The first target lists the others.
 .DEFAULT_GOAL := help
-.PHONY: help test short lint fmt vet fuzz news chaos up down ci
+.PHONY: help test short lint fmt vet fuzz news chaos bench up down ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ news: ## Run the flagship example
 
 chaos: ## Break processes, brokers and links, and count what is lost: make chaos ARGS="-only A1 -scale 0.05"
 	@cd chaos && go run . $(ARGS)
+
+bench: ## Measure this project and its peers in turns: make bench ARGS="-only inprocess -scale 0.1"
+	@cd bench && go run . $(ARGS)
 
 up: ## Start Kafka and RabbitMQ in Docker, on loopback
 	docker compose up --detach --wait

@@ -1,0 +1,86 @@
+package inproc
+
+import (
+	"encoding/binary"
+
+	"github.com/gobroadway/gobroadway/bench/internal/measure"
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// Names of systems that targets speak of.
+const (
+	ours        = "broadway"
+	channels100 = "channels, slices of 100"
+	channels10  = "channels, slices of 10"
+)
+
+// Workloads are those without a broker.
+func Workloads() []measure.Workload { return []measure.Workload{stagesAlone(), inProcess(), keyed()} }
+
+func stagesAlone() measure.Workload {
+	const large, small = "stages, demand 1000", "stages, demand 10"
+	return measure.Workload{
+		Name: "stages", Title: "Stages alone",
+		Does: "Stages move numbers, made in slices as they are asked for, from a producer to a consumer that adds them up. The channels do the work of " +
+			"a pipeline, messages of 200 bytes through workers and a batcher, as in the table that the targets were set by; the bare channel of " +
+			"numbers is like for like.",
+		Messages: 20_000_000, Least: 1_000_000,
+		Systems: []measure.System{
+			{Name: channels100, Run: channels(2, 100)},
+			{Name: channels10, Run: channels(10, 10)},
+			{Name: "one channel of numbers, 500", Run: channelNumbers(500)},
+			{Name: "one channel of numbers, 5", Run: channelNumbers(5)},
+			{Name: large, Run: stages(1000, 0)},
+			{Name: small, Run: stages(10, 0)},
+			{Name: large + ", three", Run: stages(1000, 1)},
+			{Name: small + ", three", Run: stages(10, 1)},
+		},
+		Targets: []measure.Target{
+			{System: large, Peer: channels100, Measure: "rate", AtLeast: 16},
+			{System: small, Peer: channels10, Measure: "rate", AtLeast: 1.8},
+		},
+	}
+}
+
+func inProcess() measure.Workload {
+	const watermill = "watermill gochannel, 10 handlers"
+	const benthosSlices = "benthos, batches of 100"
+	return measure.Workload{
+		Name: "inprocess", Title: "In process, batches of 100",
+		Does:     "Messages of 200 bytes are made as they are asked for, read by workers, collected into batches of 100, added up and acknowledged.",
+		Messages: 5_000_000, Least: 200_000,
+		Systems: []measure.System{
+			{Name: channels100, Run: channels(2, 100)},
+			{Name: channels10, Run: channels(10, 10)},
+			{Name: "channels, one at a time", Run: singles(2)},
+			{Name: ours, Run: pipeline(shape{workers: 2, demand: 500})},
+			{Name: ours + ", defaults", Run: pipeline(shape{})},
+			{Name: "watermill gochannel", Version: "1.5.1", Fraction: 0.02, Run: watermillChannel(1)},
+			{Name: watermill, Version: "1.5.1", Fraction: 0.02, Run: watermillChannel(10)},
+			{Name: "benthos", Version: "4.76.0", Fraction: 0.02, Run: benthos(1)},
+			{Name: benthosSlices, Version: "4.76.0", Fraction: 0.1, Run: benthos(batchSize)},
+		},
+		Targets: []measure.Target{
+			{System: ours, Peer: channels100, Measure: "rate", AtLeast: 1.5},
+			{System: ours, Peer: watermill, Measure: "rate", AtLeast: 25},
+			{System: ours, Peer: benthosSlices, Measure: "rate", AtLeast: 25},
+			{System: ours, Measure: "allocs", AtMost: 0.05},
+		},
+	}
+}
+
+func keyed() measure.Workload {
+	const keys = 10_000
+	return measure.Workload{
+		Name: "inprocess-keys", Title: "In process, ordered by 10,000 keys",
+		Does:     "The same with PartitionBy, beside the same pipeline without it.",
+		Messages: 5_000_000, Least: 200_000,
+		Systems: []measure.System{
+			{Name: ours, Run: pipeline(shape{workers: 2, demand: 500})},
+			{Name: ours + ", by key", Run: pipeline(shape{workers: 2, demand: 500, partitionBy: func(m *broadway.Message) uint64 {
+				return binary.LittleEndian.Uint64(m.Payload) % keys
+			}})},
+		},
+		Targets: []measure.Target{{System: ours + ", by key", Peer: ours, Measure: "rate", AtLeast: 0.6}},
+	}
+}

@@ -1,0 +1,212 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/IBM/sarama"
+	"github.com/segmentio/kafka-go"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gobroadway/gobroadway/bench/internal/measure"
+)
+
+// franz is franz-go's poll loop, or a goroutine for each partition of a poll.
+func franz(goroutines bool) func(context.Context, measure.Input) (measure.Output, error) {
+	return func(ctx context.Context, in measure.Input) (measure.Output, error) {
+		start := time.Now()
+		client, err := kgo.NewClient(kgo.SeedBrokers(in.Kafka), kgo.ConsumeTopics(in.Topic), kgo.ConsumerGroup(in.Group),
+			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit())
+		if err != nil {
+			return measure.Output{}, err
+		}
+		defer client.Close()
+		var t tally
+		for t.messages() < in.Messages {
+			fetches := client.PollFetches(ctx)
+			if err := fetches.Err(); err != nil {
+				return measure.Output{}, err
+			}
+			t.franz(fetches, goroutines)
+		}
+		if err := client.CommitUncommittedOffsets(ctx); err != nil {
+			return measure.Output{}, err
+		}
+		return t.output(start), nil
+	}
+}
+
+func (t *tally) franz(fetches kgo.Fetches, goroutines bool) {
+	var partitions sync.WaitGroup
+	fetches.EachPartition(func(p kgo.FetchTopicPartition) {
+		read := func() {
+			sum := uint64(0)
+			for _, r := range p.Records {
+				sum += measure.Read(r.Value)
+			}
+			t.add(len(p.Records), sum)
+		}
+		if goroutines {
+			partitions.Go(read)
+			return
+		}
+		read()
+	})
+	partitions.Wait()
+}
+
+// reader is kafka-go's Reader in a group, committing each second.
+func reader(ctx context.Context, in measure.Input) (measure.Output, error) {
+	start := time.Now()
+	r := kafka.NewReader(kafka.ReaderConfig{
+		Brokers: []string{in.Kafka}, Topic: in.Topic, GroupID: in.Group, StartOffset: kafka.FirstOffset,
+		MaxBytes: 8 << 20, QueueCapacity: 1000, MaxWait: 250 * time.Millisecond, CommitInterval: time.Second,
+	})
+	var t tally
+	for range in.Messages {
+		m, err := r.FetchMessage(ctx)
+		if err != nil {
+			return measure.Output{}, errors.Join(err, r.Close())
+		}
+		t.add(1, measure.Read(m.Value))
+		if err := r.CommitMessages(ctx, m); err != nil {
+			return measure.Output{}, errors.Join(err, r.Close())
+		}
+	}
+	out := t.output(start)
+	return out, r.Close()
+}
+
+// connections is kafka-go's Conn: a connection for each partition, batches, no group and no commit.
+func connections(ctx context.Context, in measure.Input) (measure.Output, error) {
+	start := time.Now()
+	conn, err := kafka.DialContext(ctx, "tcp", in.Kafka)
+	if err != nil {
+		return measure.Output{}, err
+	}
+	partitions, err := conn.ReadPartitions(in.Topic)
+	if err := errors.Join(err, conn.Close()); err != nil {
+		return measure.Output{}, err
+	}
+	var t tally
+	errs := make([]error, len(partitions))
+	var all sync.WaitGroup
+	for i, p := range partitions {
+		all.Go(func() { errs[i] = t.connection(ctx, in, p.ID) })
+	}
+	all.Wait()
+	return t.output(start), errors.Join(errs...)
+}
+
+func (t *tally) connection(ctx context.Context, in measure.Input, partition int) (err error) {
+	conn, err := kafka.DialLeader(ctx, "tcp", in.Kafka, in.Topic, partition)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	end, err := conn.ReadLastOffset()
+	if err != nil {
+		return err
+	}
+	buffer := make([]byte, 4096)
+	for at := int64(0); at < end; {
+		batch := conn.ReadBatchWith(kafka.ReadBatchConfig{MinBytes: 1, MaxBytes: 1 << 20, MaxWait: 250 * time.Millisecond})
+		n, sum := 0, uint64(0)
+		for {
+			size, err := batch.Read(buffer)
+			if err != nil {
+				if !errors.Is(err, io.EOF) {
+					return errors.Join(err, batch.Close())
+				}
+				break
+			}
+			if batch.Offset() <= at {
+				continue // the head of a record batch that begins before what was asked for
+			}
+			sum += measure.Read(buffer[:size])
+			n++
+		}
+		at = batch.Offset()
+		if err := batch.Close(); err != nil {
+			return err
+		}
+		t.add(n, sum)
+	}
+	return nil
+}
+
+// saramaGroup is Sarama's consumer group: a goroutine for each partition, committing each second.
+func saramaGroup(ctx context.Context, in measure.Input) (measure.Output, error) {
+	start := time.Now()
+	cfg := sarama.NewConfig()
+	cfg.Version = sarama.V2_8_0_0
+	cfg.Consumer.Offsets.Initial = sarama.OffsetOldest
+	group, err := sarama.NewConsumerGroup([]string{in.Kafka}, in.Group, cfg)
+	if err != nil {
+		return measure.Output{}, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	h := &saramaHandler{want: in.Messages, done: cancel}
+	err = group.Consume(ctx, []string{in.Topic}, h)
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
+	err = errors.Join(err, group.Close())
+	return h.tally.output(start), err
+}
+
+type saramaHandler struct {
+	tally tally
+	want  int
+	done  func()
+}
+
+// Setup does nothing.
+func (h *saramaHandler) Setup(sarama.ConsumerGroupSession) error { return nil }
+
+// Cleanup commits.
+func (h *saramaHandler) Cleanup(s sarama.ConsumerGroupSession) error {
+	s.Commit()
+	return nil
+}
+
+// ConsumeClaim reads one partition.
+func (h *saramaHandler) ConsumeClaim(s sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
+	for {
+		select {
+		case m, ok := <-claim.Messages():
+			if !ok {
+				return nil
+			}
+			h.tally.add(1, measure.Read(m.Value))
+			s.MarkMessage(m, "")
+			if h.tally.messages() == h.want {
+				h.done()
+			}
+		case <-s.Context().Done():
+			return nil
+		}
+	}
+}
+
+// tally counts what was read, from any goroutine.
+type tally struct {
+	count atomic.Int64
+	sum   atomic.Uint64
+}
+
+func (t *tally) add(n int, sum uint64) {
+	t.sum.Add(sum)
+	t.count.Add(int64(n))
+}
+
+func (t *tally) messages() int { return int(t.count.Load()) }
+
+func (t *tally) output(start time.Time) measure.Output {
+	return measure.Output{Messages: t.messages(), Sum: t.sum.Load(), Elapsed: time.Since(start)}
+}

@@ -1,0 +1,90 @@
+package kafka
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/gobroadway/gobroadway/bench/internal/measure"
+)
+
+// Names of systems that targets speak of.
+const (
+	ours         = "broadway, unordered"
+	perKey       = "broadway, per key"
+	franzPoll    = "franz-go, poll loop"
+	goReader     = "kafka-go Reader"
+	watermillSub = "watermill subscriber"
+)
+
+// Workloads are those on Kafka.
+func Workloads() []measure.Workload {
+	all := []measure.Workload{drain(""), drain("lz4"), drain("zstd")}
+	for _, partitions := range []int{8, 1} {
+		for _, workers := range []int{50, 200} {
+			all = append(all, slow(partitions, workers))
+		}
+	}
+	return all
+}
+
+// many is a pipeline for fast handlers: as its documentation advises, workers by core, and enough unsettled for large fetches.
+var many = shape{workers: 4, demand: 1000, unordered: true}
+
+func drain(codec string) measure.Workload {
+	name, title := "kafka", "Kafka drain, uncompressed"
+	if codec != "" {
+		name, title = "kafka-"+codec, "Kafka drain, "+codec
+	}
+	ordered := many
+	ordered.unordered = false
+	return measure.Workload{
+		Name: name, Title: title,
+		Does: "A topic of 8 partitions is read by a group from its start, each message processed, in batches of 100 with this project, and committed to its end. " +
+			"Joining, committing and leaving count. kafka-go's Conn knows no groups: it only reads.",
+		Messages: 10_000_000, Least: 200_000,
+		Needs: measure.Needs{Kafka: true, Partitions: 8, Codec: codec, Keys: 0},
+		Systems: []measure.System{
+			{Name: ours, Run: pipeline(many)},
+			{Name: perKey, Run: pipeline(ordered)},
+			{Name: franzPoll, Version: "1.22.2", Run: franz(false)},
+			{Name: "franz-go, goroutines", Version: "1.22.2", Run: franz(true)},
+			{Name: "kafka-go Conn, batches", Version: "0.4.51", Run: connections},
+			{Name: goReader, Version: "0.4.51", Run: reader},
+			{Name: "sarama", Version: "1.61.1", Run: saramaGroup},
+			{Name: watermillSub, Version: "3.0.6", Fraction: 0.1, Once: true, Run: watermillSubscriber},
+		},
+		Targets: []measure.Target{
+			{System: ours, Peer: franzPoll, Measure: "rate", AtLeast: 1.3},
+			{System: ours, Peer: goReader, Measure: "rate", AtLeast: 2.5},
+			{System: ours, Peer: watermillSub, Measure: "rate", AtLeast: 10},
+			{System: ours, Peer: franzPoll, Measure: "cpu", AtMost: 1},
+			{System: ours, Measure: "rss", AtMost: 96},
+			{System: ours, Measure: "allocs", AtMost: 0.05},
+		},
+	}
+}
+
+func slow(partitions, workers int) measure.Workload {
+	limit := fmt.Sprintf("%d bare goroutines", workers)
+	share := map[int]float64{50: 0.95, 200: 0.9}[workers]
+	const sleep = time.Millisecond
+	s := shape{workers: workers, sleep: sleep}
+	unordered := s
+	unordered.unordered = true
+	return measure.Workload{
+		Name:     fmt.Sprintf("slow-%d-%d", workers, partitions),
+		Title:    fmt.Sprintf("Handlers of 1 ms, %d workers, %d partitions", workers, partitions),
+		Does:     "A topic with 10,000 keys is read by a group, each message handled for 1 ms of sleep, in batches of 100, and committed. The bare goroutines sleep and do nothing else.",
+		Messages: 200_000, Least: 20_000, Rounds: 3,
+		Needs: measure.Needs{Kafka: true, Partitions: partitions, Keys: 10_000},
+		Systems: []measure.System{
+			{Name: limit, Run: bare(workers, sleep)},
+			{Name: ours, Run: pipeline(unordered)},
+			{Name: perKey, Run: pipeline(s)},
+		},
+		Targets: []measure.Target{
+			{System: ours, Peer: limit, Measure: "rate", AtLeast: share},
+			{System: perKey, Peer: limit, Measure: "rate", AtLeast: share},
+		},
+	}
+}

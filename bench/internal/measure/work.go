@@ -1,0 +1,87 @@
+// Package measure runs workloads: each system does the same work in a process of its own, in turns, so that a machine whose speed
+// drifts is the same to all of them.
+package measure
+
+import (
+	"context"
+	"time"
+)
+
+// Workload is one piece of work that several systems do.
+type Workload struct {
+	// Name is what -only names it by.
+	Name string
+	// Title and Does are for readers: what is done, and what is counted.
+	Title, Does string
+	// Messages is the full size; Least is the smallest that still tells something.
+	Messages, Least int
+	// Rounds is how often each system runs, 9 when 0.
+	Rounds int
+	// Needs is what must run beside it.
+	Needs Needs
+	// Systems run in this order in each round.
+	Systems []System
+	// Targets are ratios that the project means to reach.
+	Targets []Target
+}
+
+// Needs says which broker a workload works on, and what is in it.
+type Needs struct {
+	Kafka, RabbitMQ bool
+	// Partitions is how many the Kafka topic has.
+	Partitions int
+	// Codec compresses the Kafka topic: "", lz4, zstd.
+	Codec string
+	// Keys is how many keys the records have, 0 meaning none.
+	Keys int
+}
+
+// System is one way to do the work.
+type System struct {
+	// Name says who, Version which.
+	Name, Version string
+	// Once is for what takes so long that one round must do.
+	Once bool
+	// Fraction is the part of the messages that a slow system moves, 0 meaning all: its rate is what is compared.
+	Fraction float64
+	// Run does the work. It returns once all of it is done and acknowledged.
+	Run func(context.Context, Input) (Output, error)
+}
+
+// Target is what one system should reach against another, of the medians of one run.
+type Target struct {
+	System, Peer string
+	// Measure is "rate", "cpu" (seconds a message) or "rss".
+	Measure string
+	// AtLeast or AtMost is the ratio System/Peer. With no Peer it is the figure itself.
+	AtLeast, AtMost float64
+}
+
+// Input is what a system is told.
+type Input struct {
+	Messages int    `json:"messages"`
+	Kafka    string `json:"kafka,omitempty"`    // host:port
+	Topic    string `json:"topic,omitempty"`    // has Messages records
+	Group    string `json:"group,omitempty"`    // a new one in each round
+	RabbitMQ string `json:"rabbitmq,omitempty"` // amqp://…
+	Queue    string `json:"queue,omitempty"`    // has Messages messages
+}
+
+// Output is what a system says of its run. Its CPU time is asked of the operating system.
+type Output struct {
+	// Messages is how many were done, Sum the sum of what was read out of each: the check that all of them were.
+	Messages int    `json:"messages"`
+	Sum      uint64 `json:"sum"`
+	// Elapsed is from the first ask to the last acknowledgement.
+	Elapsed time.Duration `json:"elapsed"`
+	// Mallocs is how many allocations were made meanwhile.
+	Mallocs uint64 `json:"mallocs"`
+	// Peak is the most memory that the process had resident, in bytes.
+	Peak int64 `json:"peak"`
+}
+
+// Payload is the size of each message, in bytes.
+const Payload = 200
+
+// WantSum is the Sum of n messages: message i, from 0, holds i+1.
+func WantSum(n int) uint64 { return uint64(n) * uint64(n+1) / 2 }

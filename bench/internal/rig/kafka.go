@@ -1,0 +1,90 @@
+package rig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/gobroadway/gobroadway/bench/internal/measure"
+	"github.com/gobroadway/gobroadway/brokers"
+)
+
+// kafka is a broker and the topics that were filled.
+type kafka struct {
+	addr   string
+	filled map[string]bool
+}
+
+func startKafka(host *brokers.Host) (*kafka, error) {
+	k := &kafka{filled: map[string]bool{}}
+	err := host.Do(func() {
+		k.addr = brokers.Kafka(host).Addr()
+	})
+	return k, err
+}
+
+// topic is one with so many records, made when it is not there yet. Record i has the number i+1 and goes to partition i % partitions;
+// with keys it goes where its key does.
+func (k *kafka) topic(ctx context.Context, n measure.Needs, records int) (string, error) {
+	name := fmt.Sprintf("drain-%d-%d-%s-%d", records, n.Partitions, n.Codec, n.Keys)
+	if k.filled[name] {
+		return name, nil
+	}
+	client, err := kgo.NewClient(
+		kgo.SeedBrokers(k.addr), kgo.DefaultProduceTopic(name), codec(n.Codec), partitioner(n),
+		kgo.ProducerLinger(0), kgo.MaxBufferedRecords(100_000), kgo.ProducerBatchMaxBytes(1_000_000),
+	)
+	if err != nil {
+		return "", err
+	}
+	defer client.Close()
+	if _, err := kadm.NewClient(client).CreateTopic(ctx, int32(n.Partitions), 1, nil, name); err != nil {
+		return "", fmt.Errorf("create topic %s: %w", name, err)
+	}
+	if err := fill(ctx, client, n, records); err != nil {
+		return "", fmt.Errorf("fill topic %s: %w", name, err)
+	}
+	k.filled[name] = true
+	return name, nil
+}
+
+func codec(name string) kgo.Opt {
+	codecs := map[string]kgo.CompressionCodec{"": kgo.NoCompression(), "lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression()}
+	return kgo.ProducerBatchCompression(codecs[name])
+}
+
+func partitioner(n measure.Needs) kgo.Opt {
+	if n.Keys > 0 {
+		return kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil))
+	}
+	return kgo.RecordPartitioner(kgo.ManualPartitioner())
+}
+
+func fill(ctx context.Context, client *kgo.Client, n measure.Needs, records int) error {
+	var mu sync.Mutex
+	var failed error
+	for i := range records {
+		record := &kgo.Record{Value: measure.Slab(i, 1)}
+		if n.Keys > 0 {
+			record.Key = fmt.Appendf(nil, "key-%d", i%n.Keys)
+		} else {
+			// Runs of records go to one partition, so that batches are as large as those of a producer under load.
+			record.Partition = int32(i / 1000 % n.Partitions)
+		}
+		client.Produce(ctx, record, func(_ *kgo.Record, err error) {
+			if err != nil {
+				mu.Lock()
+				failed = errors.Join(failed, err)
+				mu.Unlock()
+			}
+		})
+	}
+	err := client.Flush(ctx)
+	mu.Lock()
+	defer mu.Unlock()
+	return errors.Join(failed, err)
+}

@@ -1,0 +1,58 @@
+// Package rig has the brokers that workloads drain. They are started when the first workload needs them, on loopback.
+package rig
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/gobroadway/gobroadway/bench/internal/measure"
+	"github.com/gobroadway/gobroadway/brokers"
+)
+
+// Rig is the brokers of one run.
+type Rig struct {
+	host   *brokers.Host
+	kafka  *kafka
+	rabbit *rabbitmq
+	groups int
+}
+
+// New makes a rig that has started nothing yet.
+func New(logf func(string, ...any)) *Rig { return &Rig{host: brokers.NewHost("bench", logf)} }
+
+// Close ends what was started.
+func (r *Rig) Close() error { return r.host.Close() }
+
+// Prepare makes what one round of w drains: the topic of the workload, filled once, and a new group; or the queue, filled again.
+func (r *Rig) Prepare(ctx context.Context, w measure.Workload, messages int) (measure.Input, error) {
+	var in measure.Input
+	switch {
+	case w.Needs.Kafka:
+		if r.kafka == nil {
+			k, err := startKafka(r.host)
+			if err != nil {
+				return in, err
+			}
+			r.kafka = k
+		}
+		topic, err := r.kafka.topic(ctx, w.Needs, messages)
+		if err != nil {
+			return in, err
+		}
+		r.groups++
+		in.Kafka, in.Topic, in.Group = r.kafka.addr, topic, fmt.Sprintf("bench-%s-%d", w.Name, r.groups)
+	case w.Needs.RabbitMQ:
+		if r.rabbit == nil {
+			b, err := startRabbitMQ(r.host)
+			if err != nil {
+				return in, err
+			}
+			r.rabbit = b
+		}
+		if err := r.rabbit.fill(ctx, messages); err != nil {
+			return in, err
+		}
+		in.RabbitMQ, in.Queue = r.rabbit.url, queue
+	}
+	return in, nil
+}
