@@ -295,6 +295,23 @@ func union(a, b []Span) []Span {
 	return out
 }
 
+// Knows says whether a commit of next, with what has settled above it as settled
+// lists in order, tells nothing that o does not know, and has all that is known to be
+// durable: then it is one of o's own, or of an owner who did no more.
+func (o *Offsets) Knows(next int64, settled []Span) bool {
+	if next < o.committed || next > o.Next() {
+		return false
+	}
+	above := union([]Span{{First: next, End: o.Next()}}, o.Above())
+	for _, s := range settled {
+		i, _ := slices.BinarySearchFunc(above, s.First, endsAbove)
+		if i == len(above) || above[i].First > s.First || above[i].End < s.End {
+			return false
+		}
+	}
+	return true
+}
+
 // Rewind returns the ledger of the next epoch of the same ownership: it begins
 // at [Offsets.Next], and what is settled above is known to it as
 // [Offsets.Done], so that it is not delivered a second time.

@@ -352,18 +352,17 @@ func (b *batcher) giveBack(messages []*Message) {
 }
 
 // relieve closes open batches that cannot grow: all of them when nothing more
-// comes; when no credit is free, the fullest that a reporter could take. A worker
-// that is idle says that no message waits before the batcher.
+// comes; when no credit is free, the fullest that a reporter could take.
 func (b *batcher) relieve() {
 	flush := b.flush.Swap(false)
 	switch {
 	case b.p.cut.Load():
 		b.giveUp()
-	case flush || b.p.quiescing() && b.p.pool.idle():
+	case flush || b.p.quiescing() && b.atRest():
 		for _, o := range b.open {
 			b.close(o, TriggerDrain)
 		}
-	case b.overfull() || b.p.pool.idle() && b.p.starved():
+	case b.overfull() || b.atRest() && b.p.starved():
 		fullest := b.fullestOpen()
 		if fullest == nil {
 			break
@@ -378,6 +377,10 @@ func (b *batcher) relieve() {
 		b.p.nudge() // others may have stood back for this one
 	}
 }
+
+// atRest says that a worker is idle, so that no message waits before the batcher: nor
+// in its mailbox, to which the worker may have handed one before it rested.
+func (b *batcher) atRest() bool { return b.p.pool.quiet() && !b.box.ready() }
 
 // giveUp releases what no reporter has: their time is over.
 func (b *batcher) giveUp() {

@@ -196,8 +196,8 @@ func (c *crew) look(ctx context.Context, now time.Time, tick time.Duration) {
 	c.mu.Unlock()
 	for i, s := range found {
 		c.report(pictures[i], now, false)
+		c.weigh() // first: a batcher must not hand out a batch that nobody is there for
 		s.d.owner.stuck(s.h)
-		c.weigh()
 		if c.retry && s.h.phase.CompareAndSwap(phaseStuck, phaseDisowned) {
 			s.d.owner.takeOver(ctx, s.h, false)
 		}

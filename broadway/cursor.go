@@ -81,6 +81,8 @@ func (c *cursor) queued() int {
 	return n
 }
 
+func (c *cursor) empty() bool { return c.queued() == 0 }
+
 func (c *cursor) visit(ctx context.Context, w *worker) {
 	for m := c.claim(); m != nil; m = c.claim() {
 		if !w.handle(ctx, m) || w.over() {

@@ -45,7 +45,7 @@ func newDeadLetters(p *Pipeline) *deadLetters {
 
 // put takes over m. How long it waits is the other side's affair: it must not keep
 // what it shares with others.
-func (d *deadLetters) put(m *Message) { d.box.post(d.p.apart(m, m.retry)) }
+func (d *deadLetters) put(m *Message) { d.box.post(d.p.apart(m)) }
 
 // run publishes until stop is closed. When ctx ends, what is left is released.
 func (d *deadLetters) run(ctx context.Context, stop <-chan struct{}) {

@@ -79,6 +79,7 @@ func (d *drain) startClock(ctx context.Context) (stop func()) {
 		d.p.parker.hurry(func(r retry) bool { return r.due.After(by) })
 		tail := total - handlers
 		timers = append(timers, time.AfterFunc(handlers, d.cutHandlers),
+			time.AfterFunc(handlers/2, d.p.flush), // should no worker ever rest
 			time.AfterFunc(handlers+min(tail/4, time.Second), d.disown),
 			// In the middle of the tail, so that what is not confirmed is given back in time.
 			time.AfterFunc((handlers+total)/2, func() { d.stopLettering(ErrDrainTimeout) }),

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gobroadway/gobroadway/broadway"
+	"github.com/gobroadway/gobroadway/broadway/broadwaytest"
 	"github.com/gobroadway/gobroadway/producers/memory"
 )
 
@@ -220,4 +221,26 @@ func TestARefThatDrainsIsGivenUpQuickly(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A drain closes open batches when a worker rests, as what is queued may join them:
+// at half of the handlers' time it waits no longer.
+func TestADrainReportsOpenBatchesThoughEveryWorkerHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := broadwaytest.NewProducer(broadway.Traits{})
+		p := build(t, broadway.Config{
+			Producers: []broadway.Producer{src}, Logger: quiet, DrainTimeout: 10 * time.Second,
+			Processor: broadway.ProcessorConfig{Concurrency: 1, Handler: holdMessage},
+			Batchers:  []broadway.BatcherConfig{{Size: 10, Timeout: -1, Reporter: reportNothing}},
+		})
+		src.Push("a", "b", "1!")
+		stop := background(t, p)
+		time.Sleep(time.Minute)
+		if err := stop(); !errors.Is(err, broadway.ErrDrainTimeout) {
+			t.Errorf("Run: %v", err)
+		}
+		if got := outcome(src, broadwaytest.Succeeded); got != "1! a b" && got != "a b" {
+			t.Errorf("%q were acknowledged", got)
+		}
+	})
 }

@@ -151,7 +151,9 @@ func (p *Pipeline) decide(ctx context.Context, m *Message, err error, at *batche
 	m.err = err
 	kind, wait := classify(err)
 	if p.unavailable(err, kind) {
-		return retry{message: m.again(m.Attempt, at)}, courseHold
+		next := m.again(m.Attempt, at)
+		m.drop()
+		return retry{message: next}, courseHold
 	}
 	if kind == adviseReject || m.Attempt >= p.cfg.Failure.MaxAttempts {
 		p.giveUp(m)
@@ -168,7 +170,7 @@ func (p *Pipeline) decide(ctx context.Context, m *Message, err error, at *batche
 	if p.retrying != nil {
 		p.retrying.Retrying(p.cfg.Name, at.stageName(), m, wait, err)
 	}
-	next := p.apart(m.again(m.Attempt+1, at), true)
+	next := p.apart(m.again(m.Attempt+1, at))
 	m.drop()
 	return retry{message: next, wait: wait}, coursePark
 }

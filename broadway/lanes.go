@@ -100,6 +100,8 @@ func (d *lanes) queued() int {
 	return int(d.waiting.Load())
 }
 
+func (d *lanes) empty() bool { return len(d.ready) == 0 }
+
 func (d *lanes) await(w *worker, stop <-chan struct{}) bool {
 	select {
 	case w.lane = <-d.ready:

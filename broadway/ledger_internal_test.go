@@ -170,34 +170,39 @@ func TestTheLedgerChargesWhatIsInMemory(t *testing.T) {
 }
 
 // TestAMessageIsCopiedOutOfItsSlab: a message that is kept shares nothing with its
-// slab any more, nil stays nil, and the slab is not charged.
+// slab any more, nil stays nil, and the slab is not charged. It is the same Message
+// only where that lies in no array, and nobody looks at it: an open circuit holds
+// first attempts, too, and marks them as retries.
 func TestAMessageIsCopiedOutOfItsSlab(t *testing.T) {
 	s := &source{p: &Pipeline{}, filled: true, wake: make(chan struct{}, 1)}
 	l := newLedger(10, 1<<20, []*source{s})
 	s.p.ledger = l
 	l.started(l.sources)
-	d, _ := l.tryAsk(s, 3, 0)
+	d, _ := l.tryAsk(s, 4, 0)
 	array := []byte("abcdef")
 	ref := NewAckRef(nil, nil, 0)
-	messages := []*Message{NewMessage(ref, 0, array[:3:3]), NewMessage(ref, 1, array[3:]), NewMessage(ref, 2, nil)}
+	messages := []*Message{NewMessage(ref, 0, array[:3:3]), NewMessage(ref, 1, array[3:]), NewMessage(ref, 2, nil), NewMessage(ref, 3, nil)}
 	messages[0].BeginSlab()
+	messages[0].retry = true // as it is once a circuit has held it
 	for _, m := range messages {
 		m.state.Store(stateClaimed)
 	}
 	l.arrived(s, d, s.accept(messages), 6)
-	one, none := s.p.apart(messages[0], false), s.p.apart(messages[2], true)
+	again, looked := messages[2].again(1, nil), messages[3].again(1, nil)
+	looked.pins.Add(1)
+	one, none, other := s.p.apart(messages[0]), s.p.apart(again), s.p.apart(looked)
 	l.settled(s, messages[1:2])
 	array[0] = 'X'
 	if string(one.Payload) != "abc" || one == messages[0] || messages[0].Payload != nil {
 		t.Errorf("the copy holds %q, and the old message %q", one.Payload, messages[0].Payload)
 	}
-	if none != messages[2] || none.Payload != nil {
+	if none != again || none.Payload != nil || other == looked {
 		t.Errorf("a copy of nil is %v", none.Payload)
 	}
-	if got, want := l.bytes.Taken(), int64(3+2*MessageOverhead); got != want {
+	if got, want := l.bytes.Taken(), int64(3+3*MessageOverhead); got != want {
 		t.Errorf("%d bytes are charged, want %d", got, want)
 	}
-	l.settled(s, []*Message{one, none})
+	l.settled(s, []*Message{one, none, other})
 	if l.bytes.Taken() != 0 || l.age(time.Now()) != 0 {
 		t.Errorf("%d bytes are charged in the end", l.bytes.Taken())
 	}

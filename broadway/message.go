@@ -79,6 +79,7 @@ type Message struct {
 	retry    bool     // an attempt after the first of its stage
 	giveBack bool     // a retry that is released instead
 	begins   bool     // a slab: see BeginSlab
+	own      bool     // it lies in no array with other Messages
 	read     bool     // somebody may still read it who has nothing to say any more: see drop
 
 	run    handling     // by the processor
@@ -192,7 +193,7 @@ func (m *Message) copy(w written) *Message {
 		Batcher: w.batcher, BatchKey: w.batchKey, BatchMode: w.mode,
 		Attempt: m.Attempt, Redelivered: m.Redelivered,
 		ref: m.ref, chunk: m.chunk, seq: m.seq, size: m.size, lane: m.lane,
-		arrival: m.arrival, earlier: m.earlier, retry: m.retry, at: m.at,
+		arrival: m.arrival, earlier: m.earlier, retry: m.retry, at: m.at, own: true,
 	}
 	n.state.Store(stateClaimed)
 	return n

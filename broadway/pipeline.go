@@ -144,7 +144,7 @@ func (p *Pipeline) fetch(ctx, settling context.Context) bool {
 	}
 	waitFor(settling, &fetchers)
 	p.draining.Store(true)
-	p.flush()
+	p.nudge() // batches close when a worker rests: what is queued may join them
 	return p.ledger.empty(ctx) == nil && ctx.Err() == nil && p.count.back() > before
 }
 
@@ -368,7 +368,8 @@ func (p *Pipeline) workerRests() {
 	}
 }
 
-// flush makes every batcher close its open batches, now and as workers rest.
+// flush makes every batcher close its open batches, though what is queued could join
+// them.
 func (p *Pipeline) flush() {
 	for _, b := range p.batchers {
 		b.flush.Store(true)

@@ -23,6 +23,8 @@ type dispatcher interface {
 	requeue(m *Message)
 	// queued is how many messages wait for a worker, and not for a key.
 	queued() int
+	// empty says that no message waits for a worker.
+	empty() bool
 	// visit handles messages until there is none for w, its time is over, or a
 	// handling timed out.
 	visit(ctx context.Context, w *worker)
@@ -66,6 +68,11 @@ func (l *pool) submit(messages []*Message) { l.dispatch.publish(messages) }
 // idle says that a worker waits and that, therefore, no message does (but those
 // that wait for a message of their own key).
 func (l *pool) idle() bool { return l.resting.Load() > 0 }
+
+// quiet says that a worker waits, and that it has nothing to wake for: one that was
+// woken may not have run yet. The queue is looked at first, or a worker could have
+// emptied it in between, and be at work.
+func (l *pool) quiet() bool { return l.dispatch.empty() && l.idle() }
 
 // start starts the workers. ctx is what handlers get.
 func (l *pool) start(ctx context.Context) {

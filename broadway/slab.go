@@ -113,15 +113,17 @@ func (l *ledger) wasteful(now time.Time) bool {
 }
 
 // apart copies m, which no handler has, out of what it shares with others, if that
-// may set something free: in place when alone says that no array of Messages has
-// it, otherwise as a new Message. It returns m or that.
-func (p *Pipeline) apart(m *Message, alone bool) *Message {
+// may set something free: as a new Message where it lies in an array of them, or
+// where somebody may still look at it (see picture), otherwise in place. It returns m
+// or that. A message that has not been handled yet as it is, such as one that is
+// parked, is never looked at.
+func (p *Pipeline) apart(m *Message) *Message {
 	slab, left := p.ledger.leave(m)
 	if !left {
 		return m
 	}
 	n := m
-	if !alone {
+	if !m.own || m.pins.Load() > 0 {
 		n = m.again(m.Attempt, m.at)
 		n.retry, n.giveBack, n.action = m.retry, m.giveBack, m.action
 		m.drop()
@@ -139,7 +141,7 @@ func (p *Pipeline) apart(m *Message, alone bool) *Message {
 func (p *Pipeline) apartAll(messages []*Message, now time.Time) {
 	for i, m := range messages {
 		if now.Sub(m.chunk.fetchedAt) > copyAge {
-			messages[i] = p.apart(m, m.retry)
+			messages[i] = p.apart(m)
 		}
 	}
 }
@@ -164,7 +166,7 @@ func (k *parker) copyOut() {
 	defer k.mu.Unlock()
 	for i := range k.heap {
 		if r := &k.heap[i]; r.message != nil && !r.release {
-			k.p.apart(r.message, true)
+			k.p.apart(r.message)
 		}
 	}
 }

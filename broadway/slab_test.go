@@ -224,3 +224,50 @@ func TestWhatHasSettledIsNotKept(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestWhatAnOutageHeldIsNotKept: messages that a circuit has held, and that have
+// settled since, are not kept for the sake of one beside them that stays.
+func TestWhatAnOutageHeldIsNotKept(t *testing.T) {
+	const size, n = 1 << 20, 40
+	held, free := make(chan struct{}), make(chan struct{})
+	before := inUse()
+	payloads := make([][]byte, n)
+	for i := range payloads {
+		payloads[i] = make([]byte, size)
+	}
+	queue := memory.NewQueue(memory.QueueConfig{})
+	if err := queue.Push(t.Context(), payloads...); err != nil {
+		t.Fatal(err)
+	}
+	queue.CloseInput()
+	var failed atomic.Int64
+	all := make(chan struct{})
+	p := build(t, broadway.Config{
+		Producers: []broadway.Producer{memory.New(memory.Config{Queue: queue})},
+		Processor: broadway.ProcessorConfig{Concurrency: n, MaxDemand: n, Handler: func(_ context.Context, m *broadway.Message) error {
+			switch first := failed.Add(1); {
+			case first < n:
+				<-all
+				return broadway.Unavailable(errFail)
+			case first == n:
+				close(all)
+				close(held)
+				<-free
+			}
+			return nil
+		}},
+		MaxUnsettled: n, Failure: broadway.FailurePolicy{Backoff: broadway.Backoff{Initial: time.Millisecond}},
+	})
+	stop := background(t, p)
+	<-held
+	for p.Stats().Unsettled > 1 {
+		runtime.Gosched()
+	}
+	if grown := inUse() - before; grown > n*size/4 {
+		t.Errorf("the heap has grown by %d bytes for one message of %d", grown, size)
+	}
+	close(free)
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}

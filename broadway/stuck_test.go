@@ -317,7 +317,7 @@ func TestAReporterThatDoesNotReturnIsReplaced(t *testing.T) {
 func TestTooManyStuckReportersStopTheirBatcher(t *testing.T) {
 	h := &hanging{}
 	behaviour(t, broadway.Config{
-		Processor: broadway.ProcessorConfig{Handler: func(_ context.Context, m *broadway.Message) error {
+		Processor: broadway.ProcessorConfig{Concurrency: 1, Handler: func(_ context.Context, m *broadway.Message) error {
 			m.Batcher = string(m.Payload[:1])
 			return nil
 		}},
@@ -334,6 +334,9 @@ func TestTooManyStuckReportersStopTheirBatcher(t *testing.T) {
 		st := p.pipeline.Stats()
 		if st.Succeeded != 2 || len(st.Stuck) != 1 || st.Err == nil || !strings.Contains(st.Err.Error(), "of a do not return") {
 			t.Errorf("%d succeeded, stuck %+v, err %v", st.Succeeded, st.Stuck, st.Err)
+		}
+		if a := st.Batchers[0]; a.Closed != 1 || a.Reporting != 0 {
+			t.Errorf("of a %d batches wait and %d are handed out: its reporter has none to spare", a.Closed, a.Reporting)
 		}
 		h.let("a!")
 		wantResults(t, p.settled(4), "a!:succeeded a1:succeeded b1:succeeded b2:succeeded")

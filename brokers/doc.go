@@ -20,6 +20,10 @@
 // Under -short every test that asks for a broker is skipped. Otherwise a broker that cannot be had fails the test, with a
 // message that names what to install. A test logs which broker it ran on, and when it fails, what that broker logged meanwhile.
 //
+// # Programs
+//
+// A program that is no test gives these functions a [Host].
+//
 // # Sharing
 //
 // The packages of one "go test ./..." are processes of their own. They share one native broker of each kind, which is started by

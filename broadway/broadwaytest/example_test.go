@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 
@@ -60,8 +61,8 @@ func TestRunBatchKeepsMessagesTogether(t *testing.T) {
 	for _, b := range reports.Batches() {
 		batches = append(batches, b.String())
 	}
-	// A drain closes a batch early when a worker rests for a moment.
-	if all := strings.Join(batches, " "); all != "default[aa A] default[b]" && all != "default[b] default[aa A]" && len(batches) != 3 {
+	slices.Sort(batches) // the drain closes both
+	if all := strings.Join(batches, " "); all != "default[aa A] default[b]" {
 		t.Errorf("batches %v", batches)
 	}
 }

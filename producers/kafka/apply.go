@@ -55,6 +55,7 @@ func (s *session) apply(p *plan, b *broker, answer *kmsg.FetchResponse) {
 // applyPartition takes over one partition's part. Callers hold mu.
 func (s *session) applyPartition(f *frame, part *partition, q *kmsg.FetchResponseTopicPartition, now time.Time) {
 	f.size += len(q.RecordBatches)
+	part.alone = false
 	if c := code(q.ErrorCode); c != codeNone {
 		s.refused(f.node, part, c, now)
 		return
@@ -189,6 +190,7 @@ func (s *session) resolved(part *partition, offset int64) {
 		part.timestamp = timestampLatest // nothing is that young
 	case part.lost < 0:
 		s.open(part, committedOffset{next: offset, epoch: -1}, nil)
+		part.own.durable = false
 		part.own.pin = s.cfg.StartAt.kind != startEarliest || part.renewed
 		kick(s.commitKick)
 	case part.timestamp == timestampEarliest:

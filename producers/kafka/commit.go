@@ -18,7 +18,9 @@ func (p *Producer) Ack(_ context.Context, ref *broadway.AckRef, ok, failed []*br
 	if !mine {
 		return fmt.Errorf("kafka: asked to acknowledge a message of %T", ref.Data())
 	}
-	own.session.settle(own, ok, failed)
+	s := own.lock()
+	s.settle(own, ok, failed)
+	s.mu.Unlock()
 	p.wake()
 	return nil
 }
@@ -31,9 +33,8 @@ func (p *Producer) Release(_ context.Context, ref *broadway.AckRef, messages []*
 	if !mine {
 		return fmt.Errorf("kafka: asked to release a message of %T", ref.Data())
 	}
-	s := own.session
 	if len(messages) > 0 && !p.isDraining() {
-		s.mu.Lock()
+		s := own.lock()
 		if own.part.own == own {
 			s.rewind(own.part, nil)
 		}
@@ -43,10 +44,8 @@ func (p *Producer) Release(_ context.Context, ref *broadway.AckRef, messages []*
 	return nil
 }
 
-// settle marks messages in the ledger.
+// settle marks messages in the ledger. Callers hold mu.
 func (s *session) settle(own *ownership, ok, failed []*broadway.Message) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	mark(own.ledger, ok)
 	var done []*broadway.Message
 	for _, m := range failed {
@@ -193,6 +192,9 @@ func (s *session) confirm(due []commitment, codes map[topicPartition]code) (err 
 	for _, d := range due {
 		c, told := codes[d.partition]
 		switch {
+		case d.own.session.Load() != s:
+			// The answer comes after the next session took it over, which has
+			// found this commit or has not.
 		case !told:
 			err = fmt.Errorf("kafka: commit of %s: no answer", d.partition)
 		case c == codeNone:

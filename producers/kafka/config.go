@@ -183,7 +183,8 @@ type Config struct {
 	// Default 1 MiB.
 	MaxPartitionBytes int
 	// MaxBatchBytes is the largest batch that is accepted, as sent and as
-	// decompressed; see Corrupt. Default 64 MiB.
+	// decompressed; see Corrupt. One that is larger than it and MaxBytes together
+	// is not read, and stops its partition under either policy. Default 64 MiB.
 	MaxBatchBytes int
 
 	// Window bounds, per partition, the messages that were handed out and are

@@ -131,6 +131,11 @@ func (s *session) surface(part *partition, most int, bytes int64) (h haul) {
 		seg.fill(s.producer.decoder, own, most-len(h.messages), bytes, &h)
 		s.mu.Lock()
 		part.decoding = false
+		if own.session.Load() != s {
+			// The next session has taken it over meanwhile, and reads this again.
+			own.ref.Untake(most)
+			return haul{}
+		}
 		seg.expected = seg.waiting()
 		if seg.expected == 0 && h.err == nil {
 			s.free(seg)

@@ -65,6 +65,13 @@
 // ending generation, while heartbeats keep the member alive. The rest is left
 // uncommitted: its next owner handles it again.
 //
+// Unless the partition returns with the next assignment: then what handlers still run,
+// and what has settled without a durable commit, goes on counting, and is committed in
+// the new generation ([Stats].Kept). It must be sure that nobody else has committed for
+// the partition meanwhile, and that topic and log are the same (which takes Kafka 2.8).
+// Nothing more of the partition is handed out until the last of those handlers has
+// returned, so that the order of keys holds.
+//
 // The group protocol is the classic one with eager rebalancing, as kafka-go
 // speaks it. Do not mix members of other clients into one group: kafka-go does
 // not understand the metadata that newer ones send.

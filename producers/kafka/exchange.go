@@ -149,6 +149,9 @@ func roundTrip(rw io.ReadWriter, c *conn, request kmsg.Request, clientID string,
 	return decodeResponse(frame, request, c.correlation)
 }
 
+// errLargeAnswer is why an answer is not read.
+var errLargeAnswer = errors.New("kafka: the broker announces an answer that is too large")
+
 // readFrame reads one length-prefixed answer. A length that is a lie costs at
 // most a few MiB more than what has really arrived, twice.
 func readFrame(r io.Reader, most int) ([]byte, error) {
@@ -157,8 +160,11 @@ func readFrame(r io.Reader, most int) ([]byte, error) {
 		return nil, err
 	}
 	size := int64(binary.BigEndian.Uint32(head[:]))
-	if size < 4 || size > int64(most) {
-		return nil, fmt.Errorf("kafka: the broker announces an answer of %d bytes, and %d are the most", size, most)
+	if size > int64(most) {
+		return nil, fmt.Errorf("%w: %d bytes, and %d are the most", errLargeAnswer, size, most)
+	}
+	if size < 4 {
+		return nil, fmt.Errorf("kafka: the broker announces an answer of %d bytes", size)
 	}
 	const trusted = 16 << 20
 	frame := make([]byte, min(size, trusted))

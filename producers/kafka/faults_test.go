@@ -14,6 +14,7 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gobroadway/gobroadway/broadway"
@@ -52,28 +53,23 @@ func TestFailingCommitsStopAPartitionAtItsWindow(t *testing.T) {
 	}
 }
 
-// TestCommitsOfAFencedMemberAreDropped: the group does not know the member any
-// more. Nothing of the old generation is committed on the next one.
-func TestCommitsOfAFencedMemberAreDropped(t *testing.T) {
+// TestAFencedMemberCommitsWhatItKept: the group does not know the member any more, and
+// takes none of its commits. What has settled is committed in the next generation, as
+// nobody else had the partition, and does not come again.
+func TestAFencedMemberCommitsWhatItKept(t *testing.T) {
 	for _, err := range []*kerr.Error{kerr.IllegalGeneration, kerr.UnknownMemberID, kerr.RebalanceInProgress} {
 		t.Run(err.Message, func(t *testing.T) {
 			f := newFake(t, kfake.SeedTopics(1, "t"))
 			f.produce(t, "t", "m", 0, 50, 1)
-			var first atomic.Int64
 			f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Err: err, When: func(r kmsg.Request) bool {
 				return r.(*kmsg.OffsetCommitRequest).Topics[0].Partitions[0].Offset > 0 // not that it began
-			}})
-			f.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.OffsetCommit}, Observe: true, Count: -1, When: func(r kmsg.Request) bool {
-				commit := r.(*kmsg.OffsetCommitRequest)
-				first.CompareAndSwap(0, int64(commit.Generation))
-				return true
 			}})
 			source, out := kafka.NewProducer(f.config(t, "t")), newSink()
 			r := run(t, pipeline(source, out))
 			eventually(t, "committed", f.wantCommitted("t", 50))
 			r.stop(t)
-			if s := source.Stats(); s.Fenced != 1 || s.Generations != 2 || s.Repeats == 0 || int64(out.duplicates()) != s.Repeats {
-				t.Errorf("%d duplicates, %+v; want one fencing, and what had settled again", out.duplicates(), s)
+			if s := source.Stats(); s.Fenced != 1 || s.Generations != 2 || s.Repeats != 0 || s.Kept == 0 || out.duplicates() != 0 {
+				t.Errorf("%d duplicates, %+v; want one fencing, and nothing again", out.duplicates(), s)
 			}
 		})
 	}
@@ -173,6 +169,44 @@ func (f fake) broken(times int) {
 		part.RecordBatches = batch.AppendTo(nil)
 		return fetched(request, part), nil, true
 	})
+}
+
+// A batch that is too large to be read stops its own partition, whatever it is
+// asked for with, and no other.
+func TestABatchThatIsTooLargeStopsItsPartitionOnly(t *testing.T) {
+	f := newFake(t, kfake.NumBrokers(1), kfake.SeedTopics(4, "t"), kfake.BrokerConfigs(map[string]string{"message.max.bytes": "16777216"}))
+	f.produce(t, "t", "a", 0, 40, 4)
+	client, err := kgo.NewClient(kgo.SeedBrokers(f.ListenAddrs()...), kgo.RecordPartitioner(kgo.ManualPartitioner()),
+		kgo.ProducerBatchMaxBytes(8<<20), kgo.ProducerBatchCompression(kgo.NoCompression()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.ProduceSync(t.Context(), &kgo.Record{Topic: "t", Partition: 1, Value: make([]byte, 6<<20)}).FirstErr(); err != nil {
+		t.Fatal(err)
+	}
+	f.produce(t, "t", "b", 40, 80, 4)
+	for _, policy := range []kafka.Corrupt{kafka.StopPartition, kafka.SkipBatch} {
+		cfg := f.config(t, "t")
+		cfg.Corrupt, cfg.Group = policy, "g"
+		cfg.MaxBytes, cfg.MaxPartitionBytes, cfg.MaxBatchBytes = 1<<20, 1<<20, 1<<20
+		source, out := kafka.NewProducer(cfg), newSink()
+		r := run(t, pipeline(source, out))
+		eventually(t, "health names the partition", unhealthy(source, "t/1: at offset 10: a batch that is too large"))
+		f.produce(t, "t", fmt.Sprint("c", policy), 0, 4, 4) // the others go on
+		eventually(t, "the others", func() error {
+			for p := range 4 {
+				if at := f.committed("t", int32(p)); p == 1 && at != 10 || p != 1 && at != f.PartitionInfo("t", int32(p)).HighWatermark {
+					return fmt.Errorf("partition %d: %d is committed", p, at)
+				}
+			}
+			return nil
+		})
+		r.stop(t)
+		if s := source.Stats(); s.SkippedOffsets != 0 {
+			t.Errorf("%d offsets were skipped", s.SkippedOffsets)
+		}
+	}
 }
 
 func TestCorruptBatches(t *testing.T) {

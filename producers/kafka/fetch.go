@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -163,6 +164,11 @@ func (s *session) plan(node int32, lane int, parts []*partition) *plan {
 	if b.busy[lane] {
 		return nil
 	}
+	if lane != laneOffsets && lane != laneEpochs {
+		if at := slices.IndexFunc(parts, func(part *partition) bool { return part.alone }); at >= 0 {
+			parts = parts[at : at+1]
+		}
+	}
 	p := &plan{node: node, lane: lane, parts: parts}
 	switch {
 	case lane == laneOffsets:
@@ -297,6 +303,8 @@ func (s *session) execute(p *plan) {
 	}
 	switch {
 	case s.ended:
+	case p.fetch != nil && errors.Is(err, errLargeAnswer):
+		s.tooLarge(p, err)
 	case err != nil:
 		b.failures++
 		s.failed(p, b, err)
@@ -332,6 +340,35 @@ func (s *session) exchange(p *plan) (*kmsg.FetchResponse, error) {
 		return nil, fmt.Errorf("kafka: Fetch: %w", codeError(answer.ErrorCode))
 	}
 	return answer, nil
+}
+
+// tooLarge looks for the partition whose next batch is larger than is accepted: a
+// broker sends the first batch of an answer whole, whatever was asked for. Each
+// partition of the plan is asked for alone, so that the others go on, and the one
+// stops. What is not read cannot be passed over: not with SkipBatch either. Callers
+// hold mu.
+func (s *session) tooLarge(p *plan, err error) {
+	s.producer.count.exchangesFailed.Add(1)
+	if len(p.parts) > 1 {
+		for _, part := range p.parts {
+			part.alone = true
+		}
+		return
+	}
+	part := p.parts[0]
+	if part.own != p.owns[0] || part.fetchOffset != p.from[0] || part.phase != phaseFetching {
+		return
+	}
+	part.corrupt++
+	s.producer.count.corrupt.Add(1)
+	err = fmt.Errorf("kafka: %s: at offset %d: a batch that is too large: %w", part.name, part.fetchOffset, err)
+	if part.corrupt < corruptTries {
+		part.alone, part.notBefore = true, time.Now().Add(backoff(part.corrupt, time.Second))
+		s.log.Warn("kafka: batch too large, fetching it again", "error", err)
+		return
+	}
+	s.log.Error("kafka: batch too large, partition stopped", "error", err)
+	s.halt(part, err)
 }
 
 // failed backs off from a broker that did not answer. Callers hold mu.

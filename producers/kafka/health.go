@@ -11,6 +11,7 @@ import (
 // counters are what Stats shows.
 type counters struct {
 	generations, fenced, abandoned, repeats, rewinds atomic.Int64
+	kept                                             atomic.Int64
 	commits, commitsFailed                           atomic.Int64
 	exchanges, exchangesFailed                       atomic.Int64
 	outOfRange, corrupt, skippedBatches, skipped     atomic.Int64
@@ -30,6 +31,9 @@ type Stats struct {
 	// up, while no durable commit says so: neither its offset, nor the metadata
 	// that lists what has settled above. Their next owner handles them again.
 	Repeats int64
+	// Kept counts messages that would have been among Abandoned or Repeats, but
+	// for their partition, which returned with the next assignment.
+	Kept int64
 	// Rewinds counts partitions that began again after messages were released.
 	Rewinds int64
 	// Commits counts commit requests, CommitsFailed those that failed, in whole
@@ -65,6 +69,7 @@ func (p *Producer) Stats() Stats {
 	c := &p.count
 	return Stats{
 		Generations: c.generations.Load(), Fenced: c.fenced.Load(), Abandoned: c.abandoned.Load(), Repeats: c.repeats.Load(), Rewinds: c.rewinds.Load(),
+		Kept:    c.kept.Load(),
 		Commits: c.commits.Load(), CommitsFailed: c.commitsFailed.Load(),
 		Exchanges: c.exchanges.Load(), ExchangesFailed: c.exchangesFailed.Load(),
 		OutOfRange: c.outOfRange.Load(), Truncations: c.truncated.Load(), RecreatedTopics: c.recreated.Load(), CorruptBatches: c.corrupt.Load(),

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/gobroadway/gobroadway/acknowledgers"
@@ -68,7 +69,10 @@ type partition struct {
 	doubted  time.Time
 	failures int // exchanges that failed in a row
 	corrupt  int // answers in a row whose first batch was corrupt
-	rewinds  int // rewinds in a row without progress
+	// alone says that an answer was too large of which it was a part: it is asked
+	// for by itself until it is known whose batch that was.
+	alone   bool
+	rewinds int // rewinds in a row without progress
 
 	// began is where this member's ownership begins, and marks what its next
 	// commit says; told is what a durable one of this session says. asked says
@@ -84,7 +88,9 @@ type partition struct {
 // ownership is one epoch of a partition: what the messages' AckRef leads to. A
 // rewind begins a new one. The ledger is guarded by the session's mutex.
 type ownership struct {
-	session *session
+	// session is what it belongs to, which changes when the partition returns: see
+	// lock.
+	session atomic.Pointer[session]
 	part    *partition
 	ref     *broadway.AckRef
 	ledger  *acknowledgers.Offsets
@@ -99,13 +105,16 @@ type ownership struct {
 	told, untold int64
 	// pin says that the start is to be committed although nothing has settled.
 	pin bool
+	// durable says that the group has a commit of the partition.
+	durable bool
 	// void says that nothing is to be committed: the topic is another one now.
 	void bool
 }
 
 // newOwnership begins an epoch of p. Callers hold the session's mutex.
 func (s *session) newOwnership(p *partition, ledger *acknowledgers.Offsets) *ownership {
-	o := &ownership{session: s, part: p, ledger: ledger, salt: s.producer.salt(p.name)}
+	o := &ownership{part: p, ledger: ledger, salt: s.producer.salt(p.name)}
+	o.session.Store(s)
 	o.ref = broadway.NewAckRef(s.producer, o, s.share)
 	o.ref.OnRoom(func() {
 		s.producer.wake()
@@ -132,7 +141,7 @@ func (o *ownership) commitment(topic [16]byte, most int) commitment {
 		c.untold = o.ledger.SettledAbove()
 		return c
 	}
-	n := note{topic: topic, base: next, epoch: -1, by: o.session.writer(), marks: c.marks, spans: o.ledger.Above()}
+	n := note{topic: topic, base: next, epoch: -1, by: o.session.Load().writer(), marks: c.marks, spans: o.ledger.Above()}
 	if k := len(n.spans); k > 0 {
 		n.epoch = max(o.epochBelow(n.spans[k-1].End), o.inherited)
 	}
@@ -153,7 +162,7 @@ func (o *ownership) epochBelow(offset int64) int32 {
 
 // committed tells that c is durable.
 func (o *ownership) committed(c commitment) {
-	o.pin = false
+	o.pin, o.durable = false, true
 	o.told, o.untold = c.settled, c.untold
 	if o.part.told = c.marks; o.part.marks == c.marks {
 		o.part.asked = false

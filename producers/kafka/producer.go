@@ -47,7 +47,8 @@ type Producer struct {
 
 	mu        sync.Mutex // protects following fields
 	session   *session
-	counts    map[string]int // partitions of each topic, as told last
+	kept      map[topicPartition]*ownership // see shelve
+	counts    map[string]int                // partitions of each topic, as told last
 	first     map[string]subscribed
 	tried     bool
 	started   bool
@@ -68,6 +69,7 @@ func NewProducer(cfg Config) *Producer {
 	p := &Producer{
 		cfg: cfg, window: int64(cfg.Window), seed: maphash.MakeSeed(), id: rand.Uint64(), wire: w, cluster: newCluster(w, cfg), decoder: newDecoder(cfg),
 		ready: make(chan struct{}, 1), quit: make(chan struct{}), counts: map[string]int{}, first: map[string]subscribed{},
+		kept: map[topicPartition]*ownership{},
 	}
 	p.size(broadway.Limits{})
 	return p
@@ -149,6 +151,7 @@ func (p *Producer) firstTime() bool {
 func (p *Producer) runGroup() {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	defer p.forfeit(nil)
 	group, err := kafkago.NewConsumerGroup(p.groupConfig())
 	if err != nil {
 		p.fail(fmt.Errorf("kafka: group %s: %w", p.cfg.Group, err))
@@ -168,6 +171,7 @@ func (p *Producer) runGroup() {
 			continue
 		}
 		s := newSession(p, gen)
+		p.forfeit(s)
 		wg.Go(s.resumeLoop)
 		wg.Go(s.fetchLoop)
 		wg.Go(s.commitLoop)

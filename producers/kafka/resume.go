@@ -18,6 +18,10 @@ type located struct {
 	from  committedOffset
 	note  *note
 	tries int // questions that were not answered
+	// kept is what this process keeps of the partition from before, nil for nothing;
+	// note is about that, then.
+	kept  *ownership
+	known bool // whether there is a commit
 }
 
 // resumeLoop finds the committed offsets, and takes each partition to its own, or
@@ -52,7 +56,8 @@ func (s *session) locate() (pending []*located) {
 		s.commitErr = err
 		if err == nil && !s.ended {
 			for _, p := range s.parts {
-				if l := s.begin(p, offsets); l != nil {
+				c, known := offsets[p.name]
+				if l := s.begin(p, c, known); l != nil {
 					pending = append(pending, l)
 				}
 			}
@@ -67,9 +72,11 @@ func (s *session) locate() (pending []*located) {
 }
 
 // begin takes p to its committed offset, or makes it ask for its start, unless it
-// has a note that is to be confirmed first. Callers hold mu.
-func (s *session) begin(p *partition, offsets map[topicPartition]committedOffset) *located {
-	c, known := offsets[p.name]
+// has a note that is to be confirmed first, or returns. Callers hold mu.
+func (s *session) begin(p *partition, c committedOffset, known bool) *located {
+	if l := s.returns(p, c, known); l != nil {
+		return l
+	}
 	switch {
 	case !known:
 		s.seek(p)
@@ -134,6 +141,7 @@ func (s *session) open(p *partition, from committedOffset, n *note) {
 	if n != nil {
 		p.own.inherited = n.epoch
 	}
+	p.own.durable = true
 	if from.epoch >= 0 {
 		p.own.epochs = []epochStart{{next - 1, from.epoch}}
 	}
@@ -174,6 +182,8 @@ func (s *session) checkTopic(l *located) (node int32, wait bool) {
 	switch {
 	case !described:
 		return anyBroker, true
+	case l.kept != nil && (id == none || id != l.note.topic):
+		return anyBroker, s.renounce(l)
 	case id == none || l.note.topic == none:
 		if len(l.note.spans) > 0 || id != l.note.topic {
 			s.doubt(p, l.from.next, errTopic)
@@ -213,13 +223,20 @@ func (s *session) confirmEpochs(node int32, asked []*located) (rest []*located) 
 		end, told := ends[l.part.name]
 		if !told {
 			l.tries++
+			end.epoch = -1
 		}
 		switch {
 		case s.ended:
 		case !told && l.tries < confirmTries, told && end.code.moved():
 			kick(s.watchKick)
 			rest = append(rest, l)
-		case !told || end.code != codeNone || !end.covers(l.note):
+		case l.kept != nil && end.covers(l.note):
+			s.takeOver(l)
+		case l.kept != nil:
+			if s.renounce(l) {
+				rest = append(rest, l)
+			}
+		case !end.covers(l.note):
 			s.doubt(l.part, l.from.next, cmp.Or(err, errEpoch))
 			s.open(l.part, l.from, nil)
 		default:
@@ -231,5 +248,5 @@ func (s *session) confirmEpochs(node int32, asked []*located) (rest []*located) 
 
 // covers says whether the log holds the epoch of n up to its last offset.
 func (e epochEnd) covers(n *note) bool {
-	return n.epoch >= 0 && e.epoch == n.epoch && e.end >= n.spans[len(n.spans)-1].End
+	return e.code == codeNone && n.epoch >= 0 && e.epoch == n.epoch && e.end >= n.spans[len(n.spans)-1].End
 }

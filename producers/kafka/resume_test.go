@@ -104,8 +104,8 @@ func holding(t *testing.T, b *brokers.KafkaBroker, topic string) (r *running, g 
 	return r, g, source, cfg, tells(t, b, cfg.Group, topic, heldTotal-held-1)
 }
 
-// The group throws the member out while one message is in its handler: only that
-// one comes again.
+// A process ends, as near to a crash as one gets here, while one message is in its
+// handler: only that one comes again.
 func TestOnlyWhatWasOpenIsRepeated(t *testing.T) {
 	on(t, func(t *testing.T, b *brokers.KafkaBroker) {
 		topic := b.Topic(t, 1)
@@ -113,21 +113,18 @@ func TestOnlyWhatWasOpenIsRepeated(t *testing.T) {
 		if got := b.CommittedOffsets(t, cfg.Group, topic)[0]; got != held {
 			t.Errorf("committed %d, want %d", got, held)
 		}
-		if err := evict(t.Context(), b, cfg.Group); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "given up", func() error {
-			if n := source.Stats().Abandoned; n != 1 {
-				return fmt.Errorf("%d abandoned", n)
-			}
-			return nil
-		})
+		r.Abort()
 		close(g.open) // which is too late for what is in the handler
-		eventually(t, "all", g.out.has(heldTotal))
+		<-r.done
+		if n := source.Stats().Abandoned; n > 1 {
+			t.Errorf("%d abandoned", n)
+		}
+		source = kafka.NewProducer(cfg)
+		r = run(t, pipeline(source, g.out))
 		eventually(t, "all commits", committedToEnd(t, b, cfg.Group, topic))
 		r.stop(t)
-		if n := g.out.duplicates(); n > 1 {
-			t.Errorf("%d messages were handled twice, want the one that was open", n)
+		if n := g.out.duplicates(); n != 1 || g.out.distinct() != heldTotal {
+			t.Errorf("%d messages, %d were handled twice, want the one that was open", g.out.distinct(), n)
 		}
 		if s := source.Stats(); s.SkippedOffsets != 0 || s.DoubtedMetadata != 0 || s.ForeignMetadata != 0 {
 			t.Errorf("%+v", s)

@@ -140,7 +140,8 @@ func (s *session) run(ended <-chan struct{}) {
 //     flushes open batches. commitLoop gives signs of life meanwhile, as kafka-go's
 //     heartbeats have stopped.
 //  3. What has settled within the budget is committed on this generation.
-//  4. The references end: what settles later is a no-op.
+//  4. The references end, and what settles later is a no-op, except those with
+//     something left that only this process knows: see [Producer.shelve].
 func (s *session) revoke() {
 	s.mu.Lock()
 	s.ended = true
@@ -161,7 +162,7 @@ func (s *session) revoke() {
 	defer cancel()
 	// A fifth is kept for the last commit.
 	settling, enough := context.WithTimeout(budget, s.cfg.revokeBudget()*4/5)
-	late := s.await(settling, owns)
+	s.await(settling, owns)
 	enough()
 	close(s.finishing)
 	select {
@@ -170,30 +171,14 @@ func (s *session) revoke() {
 		// A commit under way may still arrive: it carries this generation, and
 		// the broker refuses it once the next one stands.
 	}
-	for _, o := range owns {
-		o.ref.End()
-	}
+	late, unsaid := s.producer.shelve(s, owns)
 	s.accused()
-	repeats := s.repeats(owns)
-	s.producer.count.abandoned.Add(late)
-	s.producer.count.repeats.Add(repeats)
-	s.log.Info("kafka: left", "reason", why, "abandoned", late, "repeats", repeats)
-}
-
-// repeats counts what has settled and no durable commit says: it will be handled
-// again.
-func (s *session) repeats(owns []*ownership) (n int64) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, o := range owns {
-		n += o.unsaid()
-	}
-	return n
+	s.log.Info("kafka: left", "reason", why, "running", late, "uncommitted", unsaid)
 }
 
 // await returns when all references are settled, settling ends, or waiting is of
-// no use any more; and how many messages are late.
-func (s *session) await(settling context.Context, owns []*ownership) (late int64) {
+// no use any more.
+func (s *session) await(settling context.Context, owns []*ownership) {
 	ctx, cancel := context.WithCancel(settling)
 	defer cancel()
 	var wg sync.WaitGroup
@@ -211,10 +196,9 @@ func (s *session) await(settling context.Context, owns []*ownership) (late int64
 	})
 	for _, o := range owns {
 		if o.ref.Wait(ctx) != nil {
-			late += int64(o.ref.Unsettled())
+			return
 		}
 	}
-	return late
 }
 
 // end makes the session end by itself, so that the member joins anew. Callers

@@ -16,6 +16,8 @@ type chore struct {
 	// again says to begin a new epoch, at to if that is not nil.
 	again bool
 	to    *int64
+	// returned says that own is of an earlier session: the partition returned.
+	returned bool
 }
 
 // rewind begins a new epoch of part: from its oldest unsettled message, or at to.
@@ -69,11 +71,7 @@ func (s *session) tend(ctx context.Context, c chore) {
 	if c.own.ref.Wait(ctx) != nil || !c.again {
 		return
 	}
-	s.mu.Lock()
-	c.part.rewinds++
-	pause := backoff(c.part.rewinds, 10*time.Second)
-	s.mu.Unlock()
-	if !s.pauseFor(pause) {
+	if !c.returned && !s.rest(c.part) {
 		return
 	}
 	s.mu.Lock()
@@ -82,7 +80,9 @@ func (s *session) tend(ctx context.Context, c chore) {
 		return
 	}
 	c.own.ref.End()
-	s.producer.count.rewinds.Add(1)
+	if !c.returned {
+		s.producer.count.rewinds.Add(1)
+	}
 	ledger, pin := c.own.ledger.Rewind(), c.own.pin
 	if c.to != nil {
 		// What is left unsettled below is still to come; above, offsets are used
@@ -91,7 +91,7 @@ func (s *session) tend(ctx context.Context, c chore) {
 	}
 	own := s.newOwnership(c.part, ledger)
 	own.pin, own.epochs = pin, epochsBelow(c.own.epochs, ledger.Position())
-	own.inherited = max(c.own.inherited, c.own.lastEpoch())
+	own.inherited, own.durable = max(c.own.inherited, c.own.lastEpoch()), c.own.durable
 	if c.to == nil {
 		own.untold = c.own.unsaid()
 		own.pin = pin || own.untold > 0
@@ -102,4 +102,14 @@ func (s *session) tend(ctx context.Context, c chore) {
 	s.drop(c.part)
 	c.part.phase, c.part.fetchOffset, c.part.fetchEpoch, c.part.tail = phaseFetching, ledger.Position(), own.lastEpoch(), false
 	kick(s.fetchKick)
+}
+
+// rest waits before a partition begins anew, the longer the more often it did so
+// without progress, and says whether the session goes on.
+func (s *session) rest(part *partition) bool {
+	s.mu.Lock()
+	part.rewinds++
+	pause := backoff(part.rewinds, 10*time.Second)
+	s.mu.Unlock()
+	return s.pauseFor(pause)
 }

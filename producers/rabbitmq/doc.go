@@ -84,6 +84,14 @@
 // here a limit below five, or one without such an exchange, is a mistake in the
 // Config; the limit of another cannot be asked for.
 //
+// # Headers that the client cannot read
+//
+// The client ends the connection over a header table that is nested deeper than 32,
+// or has more than 8,192 elements, and would at each delivery anew. So such parts
+// are given to it as bytes: the value is a []byte, with what the table or array was
+// on the wire, and so it is in a dead letter. When it is the headers as a whole, they
+// are one, "x-unreadable-headers". [Stats.Flattened] counts.
+//
 // # What is not covered
 //
 // Classic queues tell one bit about earlier deliveries: a message that kills

@@ -150,6 +150,7 @@ type link struct {
 	conn   *amqp.Connection
 	socket net.Conn
 	gate   *gate
+	frames *frames
 }
 
 // dial connects, logs in and opens the virtual host, until ctx ends.
@@ -166,8 +167,8 @@ func (e *endpoint) dial(ctx context.Context) (*link, error) {
 	// The client knows no contexts: closing the socket under it is what ends a
 	// handshake that ctx does not wait for any longer.
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
-	gate := &gate{limit: e.maxHeld}
-	conn, err := e.handshake(ctx, socket, credentials, gate)
+	l := &link{socket: socket, gate: &gate{limit: e.maxHeld}}
+	err = e.handshake(ctx, l, credentials)
 	if !stop() {
 		err = context.Cause(ctx)
 	}
@@ -175,16 +176,17 @@ func (e *endpoint) dial(ctx context.Context) (*link, error) {
 		_ = socket.Close() // ends the client's goroutines, too
 		return nil, plain(err)
 	}
-	return &link{conn: conn, socket: socket, gate: gate}, nil
+	return l, nil
 }
 
-func (e *endpoint) handshake(ctx context.Context, socket net.Conn, c Credentials, g *gate) (*amqp.Connection, error) {
+func (e *endpoint) handshake(ctx context.Context, l *link, c Credentials) (err error) {
+	socket := l.socket
 	if e.tls != nil {
 		config := e.tls.Clone()
 		config.ServerName = or(config.ServerName, e.host)
 		client := tls.Client(socket, config)
 		if err := client.HandshakeContext(ctx); err != nil {
-			return nil, err
+			return err
 		}
 		socket = client
 	}
@@ -196,10 +198,12 @@ func (e *endpoint) handshake(ctx context.Context, socket net.Conn, c Credentials
 	properties.SetClientConnectionName(e.name)
 	// Recovery stays nil: a channel that is reborn under the same object would
 	// take acknowledgements of its former deliveries for those of new ones.
-	return amqp.Open(&gatedConn{Conn: socket, gate: g}, amqp.Config{
+	l.frames = &frames{Conn: socket}
+	l.conn, err = amqp.Open(&gatedConn{Conn: l.frames, gate: l.gate}, amqp.Config{
 		SASL: []amqp.Authentication{auth}, Vhost: e.vhost, Heartbeat: e.heartbeat,
 		FrameSize: maxFrame, Properties: properties, Locale: "en_US",
 	})
+	return err
 }
 
 // connect makes one attempt to get a link that begin has made something of. All

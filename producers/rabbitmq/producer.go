@@ -44,7 +44,7 @@ const (
 )
 
 type counters struct {
-	sessions, stale, returned, refused atomic.Int64
+	sessions, stale, returned, refused, flattened atomic.Int64
 }
 
 // Stats counts what a Producer did, since it was made.
@@ -60,6 +60,9 @@ type Stats struct {
 	// Refused counts settles of messages that were settled already. There are
 	// none, unless the pipeline is wrong.
 	Refused int64
+	// Flattened counts deliveries with headers that the client cannot read, so
+	// that parts of them came as bytes: see the package's documentation.
+	Flattened int64
 }
 
 // NewProducer makes the consumer of one queue. It dials nothing; mistakes in cfg
@@ -284,5 +287,6 @@ func (p *Producer) Stats() Stats {
 	return Stats{
 		Sessions: c.sessions.Load(), Stale: c.stale.Load(),
 		Returned: c.returned.Load(), Refused: c.refused.Load(),
+		Flattened: c.flattened.Load(),
 	}
 }

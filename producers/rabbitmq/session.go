@@ -32,7 +32,9 @@ type session struct {
 	tags     int    // how many consumers there were
 	prefetch int
 	mode     mode // what was wanted when the session began
-	counts   bool // deliveries that came back are counted against messages
+
+	flattened int64 // the pump's: messages with headers that were changed, see frames
+	counts    bool  // deliveries that came back are counted against messages
 
 	// deliveries is closed when the consumer is gone, and nothing else says so
 	// in every case; closed and canceled tell why.
@@ -144,6 +146,20 @@ func (s *session) receive(d *amqp.Delivery, m *broadway.Message, meta *Metadata)
 	m.Metadata, m.Redelivered = meta, d.Redelivered
 	m.SetSize(meta.weight())
 	s.deliver(m)
+	if n := s.link.frames.flattened.Load(); n != s.flattened {
+		s.tellFlattened(n)
+	}
+}
+
+// tellFlattened counts messages whose headers the client could not have read. One of
+// n may be on its way here yet.
+func (s *session) tellFlattened(n int64) {
+	if s.flattened == 0 {
+		s.p.cfg.Logger.Warn("rabbitmq: a message has header tables that are nested too deep or too long: they come as bytes",
+			"queue", s.queue, "broker", s.p.server.String())
+	}
+	s.p.counters.flattened.Add(n - s.flattened)
+	s.flattened = n
 }
 
 // deliver adds m to what can be fetched.

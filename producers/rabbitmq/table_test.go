@@ -1,15 +1,19 @@
 package rabbitmq_test
 
 import (
+	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
 	"pgregory.net/rapid"
 
+	"github.com/gobroadway/gobroadway/acknowledgers"
 	"github.com/gobroadway/gobroadway/broadway"
 	"github.com/gobroadway/gobroadway/brokers"
 	"github.com/gobroadway/gobroadway/producers/rabbitmq"
@@ -220,6 +224,63 @@ func TestIDsOfMessagesWithoutOne(t *testing.T) {
 	for _, m := range fetch(t, p, len(bodies)) {
 		if !ids[m.ID()] {
 			t.Errorf("%v has a new id when it comes again", m.Payload)
+		}
+	}
+}
+
+// Headers that the client cannot read do not cost the connection: what is too deep
+// or too long in them comes as bytes, and so it does in a dead letter.
+func TestHeadersThatTheClientCannotRead(t *testing.T) {
+	broker := brokers.RabbitMQ(t)
+	queue := broker.Queue(t, brokers.Quorum())
+	ch := admin(t, broker)
+	depths := amqp.Table{"leaf": int32(1)}
+	for range 50 {
+		depths = amqp.Table{"t": depths}
+	}
+	many := make(amqp.Table)
+	for i := range 8193 {
+		many[fmt.Sprint(i)] = nil
+	}
+	for i, headers := range []amqp.Table{{"deep": depths, "beside": "it"}, {"long": make([]any, 9000)}, many, {"plain": true}} {
+		if err := ch.Publish("", queue, false, false, amqp.Publishing{Headers: headers, Body: fmt.Appendf(nil, "message %d", i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := connect(t, rabbitmq.Config{URL: broker.URL(), Queue: queue}, 10)
+	got := fetch(t, p, 4)
+	headers := func(i int) rabbitmq.Table { return got[i].Metadata.(*rabbitmq.Metadata).Headers }
+	value, levels := headers(0)["deep"], 0
+	for table, ok := value.(rabbitmq.Table); ok; table, ok = value.(rabbitmq.Table) {
+		value = table["t"]
+		levels++
+	}
+	if raw, ok := value.([]byte); !ok || levels != 32 || !strings.Contains(string(raw), "leaf") {
+		t.Errorf("%T after %d levels", value, levels)
+	}
+	if headers(0)["beside"] != "it" || headers(3)["plain"] != true {
+		t.Error("other headers were changed")
+	}
+	if raw, ok := headers(1)["long"].([]byte); !ok || len(raw) != 9000 {
+		t.Errorf("%T", headers(1)["long"])
+	}
+	if raw, ok := headers(2)["x-unreadable-headers"].([]byte); !ok || len(headers(2)) != 1 || len(raw) < 8193*3 {
+		t.Errorf("%d headers", len(headers(2)))
+	}
+	if s := p.Stats(); s.Sessions != 1 || s.Flattened != 3 {
+		t.Errorf("%+v", s)
+	}
+
+	dead := broker.Queue(t)
+	publisher := newPublisher(t, rabbitmq.PublisherConfig{URL: broker.URL(), RoutingKey: dead})
+	letters := &acknowledgers.DeadLetters{Publisher: publisher}
+	if err := letters.DeadLetter(within(t), got); err != nil {
+		t.Fatal(err)
+	}
+	ack(t, got...)
+	for i, m := range fetch(t, connect(t, rabbitmq.Config{URL: broker.URL(), Queue: dead}, 10), 4) {
+		if !bytes.Equal(m.Payload, got[i].Payload) || !reflect.DeepEqual(without(m.Metadata.(*rabbitmq.Metadata).Headers), headers(i)) {
+			t.Errorf("the dead letter of %q is not what it was", got[i].Payload)
 		}
 	}
 }

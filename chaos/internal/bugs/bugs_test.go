@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/gobroadway/gobroadway/brokers"
 	"github.com/gobroadway/gobroadway/chaos/internal/check"
 	"github.com/gobroadway/gobroadway/chaos/internal/rig"
 )
@@ -93,12 +94,12 @@ func TestTheCheckerFlagsBrokenConsumersOfRabbitMQ(t *testing.T) {
 	}
 }
 
-func newHost(t *testing.T) *rig.Host {
+func newHost(t *testing.T) *brokers.Host {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("needs brokers, and -short runs without")
 	}
-	host := rig.NewHost("bugs", t.Logf)
+	host := brokers.NewHost("bugs", t.Logf)
 	t.Cleanup(func() {
 		if err := host.Close(); err != nil {
 			t.Error(err)

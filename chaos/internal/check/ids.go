@@ -34,7 +34,11 @@ func (c *run) countIDs() {
 		}
 	}
 	for _, d := range c.Dead {
-		c.countContent(d.ID, d.Sum)
+		sum := d.Sum
+		if m := c.messages[d.ID]; m != nil && d.Reference != "" {
+			sum = m.sum // its content is not the message's; whether its hash is, is for who knows the bodies
+		}
+		c.countContent(d.ID, sum)
 	}
 }
 

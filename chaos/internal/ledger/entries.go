@@ -91,6 +91,10 @@ type Drained struct {
 	Offset    int64  `json:"offset,omitempty"`
 	Reason    string `json:"reason,omitempty"`
 	Attempts  int    `json:"attempts,omitempty"`
+	// Reference is the SHA-256 that a dead letter gives in place of a message that was too large. Added is how many bytes of headers it
+	// was given.
+	Reference string `json:"reference,omitempty"`
+	Added     int    `json:"added,omitempty"`
 	At        int64  `json:"at"`
 }
 

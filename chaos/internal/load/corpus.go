@@ -255,8 +255,8 @@ func commonAMQP(random *rand.Rand) amqp.Publishing {
 	return m
 }
 
-// Depth is how deep tables are nested in RabbitMQ's corpus. amqp091-go reads 32: what is nested deeper ends the connection before the framework
-// sees it, and no scenario sends that yet.
+// Depth is how deep tables are nested in RabbitMQ's corpus. amqp091-go reads 32; what is nested deeper comes as
+// bytes, which producers/rabbitmq tests.
 const Depth = 30
 
 func nested(depth int) amqp.Table {

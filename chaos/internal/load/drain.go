@@ -19,6 +19,8 @@ const (
 	reasonHeader   = "x-broadway-reason"
 	attemptsHeader = "x-broadway-attempts"
 	idHeader       = "x-broadway-id"
+
+	ownPrefix = "x-broadway-"
 )
 
 // Drain says what to take out, and where to write it down.
@@ -95,6 +97,9 @@ func drainedRecord(r *kgo.Record, corpus bool) ledger.Drained {
 		entry.Sum = SumRecord(r.Key, r.Value, Own(r.Headers))
 	}
 	for _, header := range r.Headers {
+		if strings.HasPrefix(header.Key, ownPrefix) {
+			entry.Added += len(header.Key) + len(header.Value)
+		}
 		switch header.Key {
 		case reasonHeader:
 			entry.Reason = string(header.Value)
@@ -105,6 +110,8 @@ func drainedRecord(r *kgo.Record, corpus bool) ledger.Drained {
 		case sumHeader:
 			if corpus {
 				entry.Sum = referenceSum(string(header.Value))
+			} else {
+				entry.Reference = string(header.Value)
 			}
 		case attemptsHeader:
 			entry.Attempts, _ = strconv.Atoi(string(header.Value)) // 0: it does not say
@@ -156,13 +163,33 @@ func DrainRabbitMQ(ctx context.Context, url, queue string, drain Drain) (n int, 
 		if reason, ok := message.Headers[reasonHeader].(string); ok {
 			entry.Reason = reason
 		}
-		entry.Attempts = amqpAttempts(message.Headers)
+		entry.Attempts, entry.Added = amqpAttempts(message.Headers), amqpAdded(message.Headers)
+		if !drain.Corpus {
+			entry.Reference, _ = message.Headers[sumHeader].(string)
+		}
 		if err := errors.Join(writer.Append(entry), message.Ack(false)); err != nil {
 			return n, err
 		}
 		n++
 	}
 	return n, ctx.Err()
+}
+
+// amqpAdded is the size of the headers that a dead letter was given.
+func amqpAdded(headers amqp.Table) int {
+	n := 0
+	for key, value := range headers {
+		if !strings.HasPrefix(key, ownPrefix) {
+			continue
+		}
+		n += len(key)
+		if text, ok := value.(string); ok {
+			n += len(text)
+		} else {
+			n += 8
+		}
+	}
+	return n
 }
 
 func amqpAttempts(headers amqp.Table) int {

@@ -19,6 +19,8 @@ import (
 type Spec struct {
 	// Dir is where the producers' ledger goes, Run the first part of each id, Source the topic or queue.
 	Dir, Run, Source string
+	// Lot is appended to Run, and begins keys: for several loads in one run.
+	Lot string
 	// Messages is how many there are in all, First how many of each producer were sent before, by a load that this one goes on with.
 	Messages, First int
 	// Producers send side by side. A key belongs to one of them.
@@ -64,7 +66,7 @@ func (s *Spec) message(p, i int) (ledger.Produced, []byte) {
 	i += s.First
 	own := (s.Keys - p + s.Producers - 1) / s.Producers // keys p, p+Producers, …
 	entry := ledger.Produced{
-		ID: ID(s.Run, p, i), Key: fmt.Sprintf("k%05d", p+i%own*s.Producers), KeySeq: int64(i / own), State: ledger.Attempted, Source: s.Source,
+		ID: ID(s.Run+s.Lot, p, i), Key: fmt.Sprintf("%sk%05d", s.Lot, p+i%own*s.Producers), KeySeq: int64(i / own), State: ledger.Attempted, Source: s.Source,
 	}
 	body := Body(entry.ID, entry.Key, entry.KeySeq, s.Size)
 	entry.Sum = ledger.Sum(body)
@@ -114,6 +116,7 @@ func Kafka(ctx context.Context, broker string, spec Spec, sent *Sent) error {
 		options := []kgo.Opt{
 			kgo.SeedBrokers(broker), kgo.ClientID(fmt.Sprintf("chaos-load-%d", p)), kgo.DefaultProduceTopic(spec.Source),
 			kgo.RequiredAcks(kgo.AllISRAcks()), kgo.RecordPartitioner(kgo.StickyKeyPartitioner(nil)), kgo.ProducerLinger(2 * time.Millisecond),
+			kgo.ProducerBatchMaxBytes(int32(max(1_000_000, spec.Size+64<<10))),
 		}
 		if spec.BatchBytes > 0 {
 			options = append(options, kgo.ProducerBatchMaxBytes(spec.BatchBytes))

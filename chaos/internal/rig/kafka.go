@@ -19,7 +19,7 @@ type Kafka struct {
 	// Proxy is what consumers go through.
 	Proxy *Proxy
 
-	host   *Host
+	host   *brokers.Host
 	broker brokers.OwnKafka
 	client *kgo.Client
 	admin  *kadm.Client
@@ -32,7 +32,7 @@ var quick = []string{
 }
 
 // StartKafka starts rig K. settings are further lines of server.properties. It ends with the host.
-func StartKafka(host *Host, settings ...string) (*Kafka, error) {
+func StartKafka(host *brokers.Host, settings ...string) (*Kafka, error) {
 	proxy, err := newProxy(kafkaClient)
 	if err != nil {
 		return nil, err

@@ -20,12 +20,12 @@ type RabbitMQ struct {
 	// Proxy is what consumers go through.
 	Proxy *Proxy
 
-	host   *Host
+	host   *brokers.Host
 	broker brokers.OwnRabbitMQ
 }
 
 // StartRabbitMQ starts rig R. lines are further ones of rabbitmq.conf. It ends with the host.
-func StartRabbitMQ(host *Host, lines ...string) (*RabbitMQ, error) {
+func StartRabbitMQ(host *brokers.Host, lines ...string) (*RabbitMQ, error) {
 	proxy, err := newProxy(amqpClient)
 	if err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ import (
 type either struct {
 	*bench
 	kind    string
+	direct  string // the broker, past the proxy
 	config  worker.Config
 	bound   int // of what a process may repeat
 	produce func(context.Context, load.Spec) error
@@ -38,14 +39,14 @@ func newEither(ctx context.Context, env *Env, kind string) (*either, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &either{b.bench, kind, b.config(window), window, b.produce, b.awaitDrained, b.finish, b.close}, nil
+		return &either{b.bench, kind, b.rig.Direct(), b.config(window), window, b.produce, b.awaitDrained, b.finish, b.close}, nil
 	}
 	const prefetch = 200
 	b, err := newRabbitBench(env, amqp.Table{"x-queue-type": "quorum"})
 	if err != nil {
 		return nil, err
 	}
-	return &either{b.bench, kind, b.config(prefetch), prefetch, b.produce, b.awaitDrained, b.finish, b.abandon}, nil
+	return &either{b.bench, kind, b.rig.Direct(), b.config(prefetch), prefetch, b.produce, b.awaitDrained, b.finish, b.abandon}, nil
 }
 
 // onBoth tries something on either rig.

@@ -325,7 +325,8 @@ func transactionsOnce(ctx context.Context, env *Env, committed bool) (*Outcome, 
 		return nil, err
 	}
 	defer k.close()
-	n := env.N(15_000, 1_800) / (producers * size * 3) * producers * size * 3 // whole transactions, a third of each producer's aborted
+	const unit = producers * size * 3 // whole transactions, a third of each producer's aborted
+	n := (env.N(15_000, 1_800) + unit - 1) / unit * unit
 	spec := load.Spec{Dir: k.dir, Run: k.name, Source: k.name, Messages: n, Producers: producers, Keys: 99}
 	if err := load.Open(ctx, k.rig.Direct(), spec, open, 2*time.Second, committed, &k.sent); err != nil {
 		return nil, err

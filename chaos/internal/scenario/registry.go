@@ -27,7 +27,7 @@ func processDeath() []Scenario {
 			ID: "A5", Severity: "S1", Title: "Panics, Goexit, errors and hangs of user code", Run: contained,
 			Limit: "either broker, 1 % of 100,000 ids, in handlers and in reporters: panic(string), panic(nil), Goexit, error, 30 s hang, a result for an alien message: " +
 				"the process lives, dead letters are exactly those that always fail, lost 0, nothing settles twice, no goroutine is left; " +
-				"duplicates 0 (handlers), <= what a struck batch had written (reporters, 8 attempts, since a batch fails as a whole)",
+				"duplicates 0 and inversions 0 on Kafka (handlers), duplicates <= what a struck batch had written (reporters, 8 attempts, since a batch fails as a whole)",
 		},
 		{
 			ID: "A6", Severity: "S1", Title: "SIGTERM under load", Run: stops,
@@ -119,6 +119,11 @@ func downstream() []Scenario {
 				"duplicates 0, everything is handled afterwards",
 		},
 		{
+			ID: "E4", Severity: "S2", Title: "Dead letters over the limit", Run: largeDeadLetters,
+			Limit: "messages of 99 % of the limit, and at it; 50 rounds back and forth; an error text of 5 MB: copied whole or as a reference with their hash, " +
+				"never tried over 5 times; added headers <= 4 KiB in all, the reason <= 1 KiB, constant over the rounds; lost 0",
+		},
+		{
 			ID: "E5", Severity: "S1", CI: true, Title: "Broken batch contract", Run: brokenBatches,
 			Limit: "1,000 batches of 100 (10 attempts, as an innocent member may be in several that fail): rejected members and no others are dead-lettered; " +
 				"a member named twice or an alien settles nothing of the batch, which loses its place; without these inversions 0 (Kafka); lost 0",
@@ -135,6 +140,11 @@ func malformed() []Scenario {
 				"at default limits, what is over one becomes a reference with the sum of its payload",
 		},
 		{
+			ID: "F2", Severity: "S2", Title: "Records of 10 MB where 1 MB is fetched", Run: largeRecords,
+			Limit: "delivered; over the message limit: a reference among the dead letters; over the largest batch: the partition stops and says so, the others go on, " +
+				"and nothing is lost once the limit is raised; nothing is skipped",
+		},
+		{
 			ID: "F4", Severity: "S2", CI: true, Title: "Malformed and hostile AMQP messages", Run: rabbitCorpus,
 			Limit: "500 messages: each reaches the handler or the dead letters, headers equal in value and type; none comes twice; no panic (limits raised); " +
 				"at default limits, what is over one becomes a reference with the sum of its payload",
@@ -145,6 +155,11 @@ func malformed() []Scenario {
 // credentials is section 2.G.
 func credentials() []Scenario {
 	return []Scenario{
+		{
+			ID: "G1", Severity: "S2", CI: true, Title: "Broken files of pipelines", Run: brokenFiles,
+			Limit: "50 files, each in a process of its own: exit code 2, within 1 s by itself; the message names file, line and key and no secret; " +
+				"memory <= 64 MiB; no broker is contacted",
+		},
 		{
 			ID: "G3", Severity: "S1", Title: "Wrong TLS", Run: wrongTLS,
 			Limit: "7 cases, consumers and publishers of both brokers: refused, no byte of a password before a handshake was completed, none in a log; " +

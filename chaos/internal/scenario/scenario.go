@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/gobroadway/gobroadway/brokers"
 	"github.com/gobroadway/gobroadway/chaos/internal/check"
 	"github.com/gobroadway/gobroadway/chaos/internal/rig"
 )
@@ -117,14 +118,14 @@ type Env struct {
 // Rigs are brokers that scenarios share, one after the other: each has topics, queues and groups of its own. A scenario that needs settings of
 // its own starts a rig with [rig.StartKafka].
 type Rigs struct {
-	host   *rig.Host
+	host   *brokers.Host
 	kafka  *rig.Kafka
 	rabbit *rig.RabbitMQ
 }
 
 // NewRigs makes rigs that start when they are first asked for.
 func NewRigs(logf func(format string, args ...any)) *Rigs {
-	return &Rigs{host: rig.NewHost("chaos", logf)}
+	return &Rigs{host: brokers.NewHost("chaos", logf)}
 }
 
 // Close ends the brokers.

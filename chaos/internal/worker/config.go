@@ -48,8 +48,9 @@ type Config struct {
 	// Corpus is for messages that do not name themselves: an id is a place in a topic, or a message-id, and the sum is over
 	// everything that must not change.
 	Corpus bool
-	// NoLimits takes away the limits of messages.
-	NoLimits bool
+	// NoLimits takes away the limits of messages. MaxPayload sets the one of payloads.
+	NoLimits   bool
+	MaxPayload int64
 	// Verify makes handlers fail what is not as its producer made it.
 	Verify bool
 	// NoSink makes handlers write no success: for scenarios whose sink is elsewhere.
@@ -66,6 +67,7 @@ type Kafka struct {
 	RebalanceTimeout  time.Duration
 	MetadataInterval  time.Duration
 	CommitInterval    time.Duration
+	MaxBytes          int // also of a partition
 	MaxBatchBytes     int
 	MaxPartitionBytes int
 	// OutOfRange is "fail", "earliest" or "latest"; Corrupt "stop" or "skip".
@@ -123,9 +125,12 @@ type Fault struct {
 	// Of each Every ids by their hash the one that is Rest: 100 is one in a hundred. 0 is none but IDs.
 	Every, Rest uint32
 	IDs         []string
+	Part        string // of an id; "" is none
 	// Times is how often a message is struck, counted within this process; 0 is always.
 	Times int
 	For   time.Duration
+	// Text is how long the text of an Error or a Reject is, at least.
+	Text int
 }
 
 // Steps of a FailPoint.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -55,7 +56,7 @@ func (f Fault) Strikes(id string) bool {
 	if f.Every > 0 && hash(id)%f.Every == f.Rest {
 		return true
 	}
-	return slices.Contains(f.IDs, id)
+	return f.Part != "" && strings.Contains(id, f.Part) || slices.Contains(f.IDs, id)
 }
 
 func hash(id string) uint32 {
@@ -111,6 +112,14 @@ func (f *faults) batch(entries []ledger.Observation) string {
 
 var errStruck = errors.New("struck on purpose")
 
+// err is what an Error or a Reject says.
+func (f Fault) err() error {
+	if f.Text == 0 {
+		return errStruck
+	}
+	return fmt.Errorf("%w: %s", errStruck, strings.Repeat("\x1b[31mé\r\n", f.Text/9+1))
+}
+
 func (f Fault) act(ctx context.Context) error {
 	switch f.Kind {
 	case Panic:
@@ -120,9 +129,9 @@ func (f Fault) act(ctx context.Context) error {
 	case Goexit:
 		runtime.Goexit()
 	case Error:
-		return errStruck
+		return f.err()
 	case Reject:
-		return broadway.Reject(errStruck)
+		return broadway.Reject(f.err())
 	case Down:
 		return broadway.Unavailable(errStruck)
 	case Die:

@@ -42,6 +42,9 @@ func newMember(cfg Config, name string, s *sink) (*member, error) {
 	if cfg.NoLimits {
 		config.MessageLimits = broadway.MessageLimits{Payload: -1, Key: -1, Headers: -1, HeaderBytes: -1}
 	}
+	if cfg.MaxPayload > 0 {
+		config.MessageLimits.Payload = cfg.MaxPayload
+	}
 	if b := cfg.Batch; b != nil {
 		config.Batchers = []broadway.BatcherConfig{{
 			Reporter: s.report, Size: b.Size, Timeout: b.Timeout, Concurrency: b.Concurrency, ReportTimeout: b.ReportTimeout,
@@ -130,8 +133,8 @@ func kafkaConfig(k Kafka, name string) (kafka.Config, error) {
 	cfg := kafka.Config{
 		Brokers: k.Brokers, Topics: strings.Split(k.Topic, ","), Group: k.Group, ClientID: name, Window: k.Window,
 		SessionTimeout: k.SessionTimeout, HeartbeatInterval: k.HeartbeatInterval, RebalanceTimeout: k.RebalanceTimeout,
-		MetadataInterval: k.MetadataInterval, CommitInterval: k.CommitInterval, MaxBatchBytes: k.MaxBatchBytes,
-		MaxPartitionBytes: k.MaxPartitionBytes,
+		MetadataInterval: k.MetadataInterval, CommitInterval: k.CommitInterval, MaxBytes: k.MaxBytes, MaxBatchBytes: k.MaxBatchBytes,
+		MaxPartitionBytes: max(k.MaxBytes, k.MaxPartitionBytes),
 	}
 	policies := []string{kafka.Fail.String(), kafka.ResumeEarliest.String(), kafka.ResumeLatest.String()}
 	if at := slices.Index(policies, k.OutOfRange); at >= 0 {

@@ -47,8 +47,12 @@ type Command struct {
 func Main(args []string) int {
 	flags := flag.NewFlagSet("worker", flag.ContinueOnError)
 	file := flags.String("config", "", "the configuration, JSON")
+	load := flags.String("pipelines", "", "a file of pipelines, to be loaded and not run")
 	if err := flags.Parse(args); err != nil {
 		return ExitConfig
+	}
+	if *load != "" {
+		return loadPipelines(*load)
 	}
 	cfg, err := Read(*file)
 	if err != nil {

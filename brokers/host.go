@@ -1,9 +1,4 @@
-// Package rig has what is broken: real brokers, the links to them, worker processes and disks, and the functions that break them.
-//
-// Two rigs stand behind a proxy each (reliability.md, section 2.0): [Kafka] with a direct listener beside the one whose advertised
-// address is the proxy, and [RabbitMQ]. What a client of the framework says goes through the proxy, where a tap sees it; what the
-// checker asks never does.
-package rig
+package brokers
 
 import (
 	"errors"
@@ -13,10 +8,11 @@ import (
 	"testing"
 )
 
-// Host lets package brokers, whose functions report to a test, work for a program: a failure is an error of [Host.Do], and
-// cleanups run at [Host.Close].
+// Host stands in for a test in a program: give it to the functions of this package inside of [Host.Do], which returns as an error
+// what would fail the test. Cleanups run at [Host.Close], which ends the brokers that were started. A program that uses one calls
+// testing.Init and flag.CommandLine.Parse first, since -short is asked for.
 type Host struct {
-	testing.TB // never set: what is not implemented below is not called by brokers
+	testing.TB // never set: this package calls nothing but what is implemented below
 
 	name string
 	logf func(format string, args ...any)
@@ -27,7 +23,7 @@ type Host struct {
 	failed   bool
 }
 
-// NewHost makes a host; name goes into the names of virtual hosts and the like. logf is told what brokers logs.
+// NewHost makes a host; name goes into the names of virtual hosts and the like. logf is told what would be logged by the test.
 func NewHost(name string, logf func(format string, args ...any)) *Host {
 	return &Host{name: name, logf: logf}
 }
@@ -92,7 +88,7 @@ func (h *Host) Fatalf(format string, args ...any) {
 // Fatal is Fatalf without a format.
 func (h *Host) Fatal(args ...any) { h.fail(errors.New(fmt.Sprint(args...))) }
 
-// Skip is Fatal: a scenario that cannot run has not passed.
+// Skip is Fatal: a program cannot be skipped.
 func (h *Host) Skip(args ...any) { h.fail(errors.New("skipped: " + fmt.Sprint(args...))) }
 
 func (h *Host) fail(err error) {

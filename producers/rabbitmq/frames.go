@@ -1,0 +1,228 @@
+package rabbitmq
+
+import (
+	"encoding/binary"
+	"net"
+	"slices"
+	"sync/atomic"
+)
+
+// What the client reads of a header table. More than that is an error for it, by
+// which the connection ends: so would each next one on which the message is delivered
+// again, and the queue would stand still behind it.
+const (
+	maxDepth    = 32   // of tables and arrays within each other, the outermost not counted
+	maxElements = 8192 // of one table or array
+)
+
+// unreadable is the one header of a message whose headers the client cannot read.
+const unreadable = "x-unreadable-headers"
+
+const (
+	frameHead    = 7 // type, channel, size
+	frameContent = 2 // the type of the frame with the properties of a message
+	maxFrameType = 8 // heartbeat
+)
+
+// frames reads what the broker sends, and leaves it as it is but for header tables
+// that the client cannot read. A table or array that is nested too deep, has too
+// many elements, or is broken becomes a byte array of the same bytes: on the wire
+// one is as long as the other, so that only the letter of its type changes.
+type frames struct {
+	net.Conn
+	skip      int    // what passes before the next frame begins, in bytes
+	held      []byte // the beginning of a frame that is not there yet
+	ready     []byte // what is to be returned next: the same memory
+	blind     bool   // this is no AMQP: everything passes
+	flattened atomic.Int64
+}
+
+// Read reads at most one time from the source once it has something to return.
+func (f *frames) Read(p []byte) (int, error) {
+	for {
+		if len(f.ready) > 0 {
+			n := copy(p, f.ready)
+			f.ready = f.ready[n:]
+			return n, nil
+		}
+		if len(f.held) > 0 {
+			if err := f.complete(); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		n, err := f.Conn.Read(p)
+		if n = f.scan(p[:n]); n > 0 || err != nil || len(p) == 0 {
+			return n, err
+		}
+	}
+}
+
+// scan looks at what was read, changes it in place, and returns how much of it can
+// be returned. It holds the rest: the beginning of a frame.
+func (f *frames) scan(p []byte) int {
+	for i := 0; !f.blind; {
+		passed := min(f.skip, len(p)-i)
+		f.skip -= passed
+		i += passed
+		if i == len(p) {
+			break
+		}
+		rest := p[i:]
+		size, whole := f.frame(rest)
+		if !whole {
+			f.held = append(f.held[:0], rest...)
+			return i
+		}
+		f.skip = size
+	}
+	return len(p)
+}
+
+// frame looks at the frame that begins with b, and returns its size. If it must be
+// whole to be looked at, and is not, it returns how much of it is wanted.
+func (f *frames) frame(b []byte) (size int, whole bool) {
+	if len(b) < frameHead {
+		return frameHead, false
+	}
+	n := binary.BigEndian.Uint32(b[3:])
+	if b[0] == 0 || b[0] > maxFrameType || n > maxFrame {
+		f.blind = true // the client will say what is wrong
+		return len(b), true
+	}
+	size = frameHead + int(n) + 1
+	if b[0] != frameContent {
+		return size, true
+	}
+	if len(b) < size {
+		return size, false
+	}
+	if flattenContent(b[frameHead : size-1]) {
+		f.flattened.Add(1)
+	}
+	return size, true
+}
+
+// complete reads more of the frame that is held, and no more than that.
+func (f *frames) complete() error {
+	size, whole := f.frame(f.held)
+	if whole { // or as much as has to be looked at
+		f.skip = max(size-len(f.held), 0)
+		f.ready, f.held = f.held, f.held[:0]
+		return nil
+	}
+	have := len(f.held)
+	f.held = slices.Grow(f.held, size-have)[:size]
+	n, err := f.Conn.Read(f.held[have:])
+	f.held = f.held[:have+n]
+	if n > 0 {
+		return nil // an error comes again
+	}
+	return err
+}
+
+// flattenContent makes the headers in the frame of a message's properties readable,
+// and says whether they were not.
+func flattenContent(b []byte) bool {
+	const flags, properties = 12, 14 // where they begin: class, weight and size of the body come first
+	const contentType, contentEncoding, headers = 1 << 15, 1 << 14, 1 << 13
+	if len(b) < properties {
+		return false
+	}
+	set := binary.BigEndian.Uint16(b[flags:])
+	if set&headers == 0 {
+		return false
+	}
+	b = b[properties:]
+	for _, before := range [...]uint16{contentType, contentEncoding} {
+		if set&before == 0 {
+			continue
+		}
+		if len(b) == 0 || len(b) < 1+int(b[0]) {
+			return false
+		}
+		b = b[1+int(b[0]):]
+	}
+	if len(b) < 4 || uint64(len(b)) < 4+uint64(binary.BigEndian.Uint32(b)) {
+		return false
+	}
+	table := b[4 : 4+binary.BigEndian.Uint32(b)]
+	changed, readable := flatten(table, true, 0)
+	if !readable {
+		return replace(table)
+	}
+	return changed
+}
+
+// flatten makes what is within a table or an array readable. It says whether it
+// changed something, and whether the client can read the result.
+func flatten(b []byte, table bool, depth int) (changed, readable bool) {
+	for n := 1; len(b) > 0; n++ {
+		if table {
+			if len(b) < 1+int(b[0]) {
+				return changed, false
+			}
+			b = b[1+int(b[0]):]
+		}
+		size := fieldSize(b)
+		if size < 0 || size > len(b) || n > maxElements {
+			return changed, false
+		}
+		if b[0] == 'F' || b[0] == 'A' {
+			inner, ok := false, false
+			if depth < maxDepth {
+				inner, ok = flatten(b[5:size], b[0] == 'F', depth+1)
+			}
+			if !ok {
+				b[0] = 'x'
+			}
+			changed = changed || inner || !ok
+		}
+		b = b[size:]
+	}
+	return changed, true
+}
+
+// fieldSize is how many bytes the field at the start of b takes with the letter of
+// its type, -1 when the client does not know it.
+func fieldSize(b []byte) int {
+	if len(b) == 0 {
+		return -1
+	}
+	switch b[0] {
+	case 'V':
+		return 1
+	case 't', 'b', 'B':
+		return 2
+	case 's', 'u':
+		return 3
+	case 'I', 'i', 'f':
+		return 5
+	case 'D':
+		return 6
+	case 'l', 'd', 'T':
+		return 9
+	case 'S', 'x', 'F', 'A':
+		if len(b) < 5 {
+			return -1
+		}
+		return int(min(5+uint64(binary.BigEndian.Uint32(b[1:])), 1<<30))
+	}
+	return -1
+}
+
+// replace makes the content of a table one byte array under a name of ours, with as
+// much of the former content as fits. It says whether there was room for it.
+func replace(table []byte) bool {
+	const name = 1 + len(unreadable)
+	const before = name + 5
+	if len(table) < before {
+		return false
+	}
+	copy(table[before:], table)
+	table[0] = byte(len(unreadable))
+	copy(table[1:], unreadable)
+	table[name] = 'x'
+	binary.BigEndian.PutUint32(table[name+1:], uint32(len(table)-before))
+	return true
+}
