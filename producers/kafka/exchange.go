@@ -199,8 +199,8 @@ func decodeResponse(frame []byte, request kmsg.Request, correlation int32) (kmsg
 		}
 	}
 	read := response.ReadFrom
-	if fetch, ok := response.(*kmsg.FetchResponse); ok && fetch.IsFlexible() {
-		read = func(body []byte) error { return readFetch(fetch, body) }
+	if asked, ok := request.(*kmsg.FetchRequest); ok && response.IsFlexible() {
+		read = func(body []byte) error { return readFetch(response.(*kmsg.FetchResponse), asked, body) }
 	}
 	if err := read(body); err != nil {
 		return nil, fmt.Errorf("kafka: malformed answer to %s version %d: %w", kmsg.NameForKey(request.Key()), request.GetVersion(), err)

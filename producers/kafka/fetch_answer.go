@@ -3,6 +3,7 @@ package kafka
 import (
 	"encoding/binary"
 	"io"
+	"math"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
@@ -60,13 +61,14 @@ func (f *fields) uvarint() uint64 {
 	return v
 }
 
-// count is the length of a list whose elements take least bytes each. Null is 0.
-func (f *fields) count(least int) int {
+// count is the length of a list whose elements take least bytes each, and of which
+// there are not more than most. Null is 0.
+func (f *fields) count(least, most int) int {
 	n := f.uvarint()
 	if n == 0 {
 		return 0
 	}
-	if n--; n > uint64(len(f.src)/least) {
+	if n--; n > uint64(min(len(f.src)/least, most)) {
 		f.bad, f.src = true, nil
 		return 0
 	}
@@ -101,13 +103,19 @@ const (
 	leastFetchAborted   = 17
 )
 
-// readFetch reads an answer to Fetch of version 12 or 13. Records alias body.
-func readFetch(answer *kmsg.FetchResponse, body []byte) error {
+// readFetch reads an answer to Fetch of version 12 or 13. Records alias body. What
+// was not asked for is malformed: a topic takes a few bytes of an answer, and a
+// hundred in memory.
+func readFetch(answer *kmsg.FetchResponse, asked *kmsg.FetchRequest, body []byte) error {
 	f := &fields{src: body}
+	partitions := 0 // that may still come
+	for _, t := range asked.Topics {
+		partitions += len(t.Partitions)
+	}
 	answer.ThrottleMillis = f.int32()
 	answer.ErrorCode = f.int16()
 	answer.SessionID = f.int32()
-	answer.Topics = make([]kmsg.FetchResponseTopic, f.count(leastFetchTopic))
+	answer.Topics = make([]kmsg.FetchResponseTopic, f.count(leastFetchTopic, len(asked.Topics)))
 	for i := range answer.Topics {
 		t := &answer.Topics[i]
 		t.Default()
@@ -116,7 +124,8 @@ func readFetch(answer *kmsg.FetchResponse, body []byte) error {
 		} else {
 			t.Topic = string(f.bytes())
 		}
-		t.Partitions = make([]kmsg.FetchResponseTopicPartition, f.count(leastFetchPartition))
+		t.Partitions = make([]kmsg.FetchResponseTopicPartition, f.count(leastFetchPartition, partitions))
+		partitions -= len(t.Partitions)
 		for j := range t.Partitions {
 			readFetchPartition(f, &t.Partitions[j])
 		}
@@ -136,7 +145,7 @@ func readFetchPartition(f *fields, q *kmsg.FetchResponseTopicPartition) {
 	q.HighWatermark = f.int64()
 	q.LastStableOffset = f.int64()
 	q.LogStartOffset = f.int64()
-	q.AbortedTransactions = make([]kmsg.FetchResponseTopicPartitionAbortedTransaction, f.count(leastFetchAborted))
+	q.AbortedTransactions = make([]kmsg.FetchResponseTopicPartitionAbortedTransaction, f.count(leastFetchAborted, math.MaxInt))
 	for i := range q.AbortedTransactions {
 		a := &q.AbortedTransactions[i]
 		a.ProducerID, a.FirstOffset = f.int64(), f.int64()

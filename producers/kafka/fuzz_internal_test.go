@@ -91,8 +91,6 @@ func FuzzResponse(f *testing.F) {
 		if version < 4 || version > mostFetch {
 			return
 		}
-		request := kmsg.NewPtrFetchRequest()
-		request.SetVersion(version)
-		_, _ = decodeResponse(frame, request, 7)
+		_, _ = decodeResponse(frame, askFor(version, 3, 3), 7)
 	})
 }
