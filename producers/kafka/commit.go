@@ -200,9 +200,7 @@ func (s *session) confirm(due []commitment, codes map[topicPartition]code) (err 
 		case c == codeNone:
 			d.own.committed(d)
 		case c == codeMetadataTooLarge:
-			if s.mostNote /= 2; s.mostNote < leastNote {
-				s.mostNote = 0
-			}
+			s.shorten(len(d.metadata))
 			s.log.Warn("kafka: the broker takes no such long metadata with a commit", "characters", len(d.metadata), "now", s.mostNote)
 			err = fmt.Errorf("kafka: commit of %s: %w", d.partition, c)
 		case c.fenced() || c == codeRebalanceInProgress:
@@ -216,6 +214,16 @@ func (s *session) confirm(due []commitment, codes map[topicPartition]code) (err 
 		}
 	}
 	return err
+}
+
+// shorten makes notes shorter than one that the broker has refused: half of it, so
+// that several in one commit count once. Callers hold mu.
+func (s *session) shorten(refused int) {
+	most := max(refused/2, leastNote)
+	if refused <= leastNote {
+		most = 0
+	}
+	s.mostNote = min(s.mostNote, most)
 }
 
 // signOfLife keeps the membership while the session drains, when there is nothing

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/binary"
+	"log/slog"
 	"reflect"
 	"strings"
 	"testing"
@@ -156,4 +157,30 @@ func FuzzNote(f *testing.F) {
 func sealed(raw []byte) string {
 	raw = binary.BigEndian.AppendUint32(bytes.Clone(raw), checksum(raw))
 	return notePrefix + base64.RawStdEncoding.EncodeToString(raw)
+}
+
+// TestNotesGetShorterOnce: a broker that takes shorter notes only gets them, however
+// many it has refused at once; one that takes none gets none in the end.
+func TestNotesGetShorterOnce(t *testing.T) {
+	for limit, want := range map[int]int{3000: 2000, 1000: 1000, 400: 288, 100: 0} {
+		s := &session{mostNote: mostNote, log: slog.New(slog.DiscardHandler)}
+		for refused := true; refused && s.mostNote > 0; {
+			refused = false
+			var due []commitment
+			codes := map[topicPartition]code{}
+			for i := range 10 {
+				d := commitment{partition: topicPartition{"t", int32(i)}, metadata: strings.Repeat("x", min(s.mostNote, 4000))}
+				due = append(due, d)
+				if len(d.metadata) > limit {
+					codes[d.partition], refused = codeMetadataTooLarge, true
+				}
+			}
+			if refused && s.confirm(due, codes) == nil {
+				t.Error("what was refused is not tried again")
+			}
+		}
+		if s.mostNote != want {
+			t.Errorf("a broker that takes %d characters gets %d, want %d", limit, s.mostNote, want)
+		}
+	}
 }
