@@ -100,4 +100,8 @@
 // exclusive one, whose prefetch is above 1: to try a message alone its turn would
 // have to be given away. Streams are refused: they need offsets, not
 // acknowledgements.
+//
+// RabbitMQ 4 itself was not run: what it does otherwise is taken from its
+// documentation, and played by a server in the tests (a cancel when an
+// acknowledgement takes too long, and what counts as a delivery).
 package rabbitmq
