@@ -111,10 +111,8 @@ func failPointsOnce(ctx context.Context, env *Env, run *either) (*Outcome, error
 		cfg.Kafka = &kafka
 	}
 	sweep := &sweep{run: run, cfg: cfg, random: random, passed: map[string]int{}}
-	for _, step := range lives {
-		if err := sweep.kill(ctx, step); err != nil {
-			return nil, fmt.Errorf("%v: %w", step, err)
-		}
+	if err := sweep.all(ctx, lives); err != nil {
+		return nil, err
 	}
 	if _, err := run.start("w0", cfg); err != nil {
 		return nil, err
@@ -151,6 +149,16 @@ type sweep struct {
 	random *rand.Rand
 	kills  int
 	passed map[string]int // steps that a process did not come to, and how often
+}
+
+// all kills at each of some steps, in their order.
+func (s *sweep) all(ctx context.Context, lives []step) error {
+	for _, step := range lives {
+		if err := s.kill(ctx, step); err != nil {
+			return fmt.Errorf("%v: %w", step, err)
+		}
+	}
+	return nil
 }
 
 // kill lets a process live up to a step. One that ends before it gets there, as a drain may, is followed by another.

@@ -124,6 +124,11 @@ func downstream() []Scenario {
 				"never tried over 5 times; added headers <= 4 KiB in all, the reason <= 1 KiB, constant over the rounds; lost 0",
 		},
 		{
+			ID: "E6", Severity: "S2", Title: "Torn reports, full disk", Run: tornReports,
+			Limit: "100 kills while reports and databases are written: they open each time, nothing half is seen, their totals by id are the ledger's; " +
+				"a full disk dead-letters nothing and loses nothing",
+		},
+		{
 			ID: "E5", Severity: "S1", CI: true, Title: "Broken batch contract", Run: brokenBatches,
 			Limit: "1,000 batches of 100 (10 attempts, as an innocent member may be in several that fail): rejected members and no others are dead-lettered; " +
 				"a member named twice or an alien settles nothing of the batch, which loses its place; without these inversions 0 (Kafka); lost 0",

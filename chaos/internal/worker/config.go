@@ -53,6 +53,8 @@ type Config struct {
 	MaxPayload int64
 	// Verify makes handlers fail what is not as its producer made it.
 	Verify bool
+	// Report is a folder for reports, which reporters write before the sink.
+	Report string
 	// NoSink makes handlers write no success: for scenarios whose sink is elsewhere.
 	NoSink bool
 }
@@ -139,6 +141,8 @@ const (
 	BeforeHandler = "before-handler" // a handler begins
 	BeforeSink    = "before-sink"    // the sink is about to be written
 	AfterSink     = "after-sink"     // the sink is written, and its handler or reporter has not returned
+	WithinReport  = "within-report"  // half of a report is written
+	AfterReport   = "after-report"   // a report is durable, and its reporter has not returned
 	WithinBatch   = "within-batch"   // half of a batch is written
 	AfterHandled  = "after-handled"  // a worker's visit is over
 	AfterReported = "after-reported" // a reporter has returned

@@ -22,6 +22,7 @@ type sink struct {
 	writer  *ledger.Writer
 	faults  *faults
 	fail    *failPoint
+	reports *reports // nil without
 	seq     atomic.Int64
 	handled atomic.Int64
 	down    atomic.Bool  // what lies behind the sink is not there
@@ -80,6 +81,9 @@ func (s *sink) report(ctx context.Context, b *broadway.Batch) error {
 	if err := breakContract(contract, b); err != nil {
 		return err
 	}
+	if err := s.writeReport(entries); err != nil {
+		return err
+	}
 	failures := new(broadway.BatchError)
 	for i, m := range b.Messages {
 		if i == len(b.Messages)/2 {
@@ -97,6 +101,18 @@ func (s *sink) report(ctx context.Context, b *broadway.Batch) error {
 		}
 	}
 	return failures.Err()
+}
+
+// writeReport writes a batch to the reports. That there is no room is an outage, and no message's fault.
+func (s *sink) writeReport(entries []ledger.Observation) error {
+	if s.reports == nil {
+		return nil
+	}
+	err := s.reports.write(fmt.Sprintf("%d-%d", os.Getpid(), s.seq.Add(1)), entries)
+	if err != nil {
+		s.refused.Add(1)
+	}
+	return broadway.Unavailable(err)
 }
 
 // breakContract returns what a batch must not return, before anything of it is written.

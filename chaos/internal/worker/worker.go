@@ -66,6 +66,12 @@ func Main(args []string) int {
 		return ExitConfig
 	}
 	w := newWorker(cfg, writer)
+	if cfg.Report != "" {
+		if w.sink.reports, err = openReports(cfg.Report, w.sink.fail); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return ExitConfig
+		}
+	}
 	code := w.run(os.Stdin, os.Stdout)
 	if err := writer.Close(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
