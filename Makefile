@@ -1,6 +1,6 @@
 # The first target lists the others.
 .DEFAULT_GOAL := help
-.PHONY: help test short lint fmt vet fuzz news chaos bench up down ci
+.PHONY: help test short lint fmt vet fuzz news chaos bench profile up down ci
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ chaos: ## Break processes, brokers and links, and count what is lost: make chaos
 
 bench: ## Measure this project and its peers in turns: make bench ARGS="-only inprocess -scale 0.1"
 	@cd bench && go run . $(ARGS)
+
+profile: ## Profile this project's side of the benchmarks: make profile ARGS="-only inprocess -scale 0.5"
+	@cd bench && go run . -profile run/profiles $(ARGS) && find run/profiles -name '*.pprof'
 
 up: ## Start Kafka and RabbitMQ in Docker, on loopback
 	docker compose up --detach --wait

@@ -72,10 +72,13 @@ func run(ctx context.Context, args []string) error {
 func (o options) measure(ctx context.Context, chosen []measure.Workload, state *measure.State) (err error) {
 	brokers := rig.New(func(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) })
 	defer func() { err = errors.Join(err, brokers.Close()) }()
-	opts := measure.Options{Scale: o.scale, Rounds: o.rounds, Commit: commit(), Log: os.Stderr}
+	opts := measure.Options{Scale: o.scale, Rounds: o.rounds, Profiles: o.profiles, Commit: commit(), Log: os.Stderr}
 	for _, w := range chosen {
 		if err := measure.Run(ctx, w, brokers, state, opts); err != nil {
 			return err
+		}
+		if o.profiles != "" {
+			continue
 		}
 		if err := report.Table(os.Stdout, w, state.Rounds); err != nil {
 			return err
@@ -86,6 +89,7 @@ func (o options) measure(ctx context.Context, chosen []measure.Workload, state *
 
 type options struct {
 	only, state, docs string
+	profiles          string
 	scale             float64
 	rounds            int
 	fresh, list       bool
@@ -101,6 +105,7 @@ func parse(args []string) (options, error) {
 	flags.BoolVar(&o.fresh, "fresh", false, "forget the rounds of the chosen workloads first")
 	flags.BoolVar(&o.list, "list", false, "list workloads and systems")
 	flags.StringVar(&o.docs, "docs", "", "write performance.json, .md and pictures of the state folder here, and run nothing")
+	flags.StringVar(&o.profiles, "profile", "", "write profiles of one round of each system that is this project here, and keep no round")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}

@@ -40,7 +40,17 @@ func RunChild(ctx context.Context, s System) error {
 	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	out, err := s.Run(ctx, in)
+	var out Output
+	run := func() (err error) {
+		out, err = s.Run(ctx, in)
+		return err
+	}
+	var err error
+	if in.Profile != "" {
+		err = profiled(in.Profile, run)
+	} else {
+		err = run()
+	}
 	if err != nil {
 		return err
 	}

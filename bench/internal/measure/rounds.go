@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
+	"strings"
 )
 
 // Options say how much of a workload is run.
@@ -14,6 +16,8 @@ type Options struct {
 	Rounds int
 	// Commit is what is measured.
 	Commit string
+	// Profiles is a folder for the profiles of a round of each system that is this project; such rounds are not kept.
+	Profiles string
 	// Log is told each round.
 	Log io.Writer
 }
@@ -35,6 +39,9 @@ func Run(ctx context.Context, w Workload, rig Rig, state *State, o Options) erro
 		rounds = o.Rounds
 	}
 	messages := max(int(float64(w.Messages)*o.Scale), w.Least)
+	if o.Profiles != "" {
+		return profile(ctx, w, rig, o, messages)
+	}
 	for round := range rounds {
 		for _, s := range w.Systems {
 			due := round
@@ -60,17 +67,50 @@ func (s System) share(messages int) int {
 }
 
 func one(ctx context.Context, w Workload, s System, rig Rig, state *State, o Options, round, messages int) error {
-	in, err := rig.Prepare(ctx, w, s.share(messages))
-	if err != nil {
-		return fmt.Errorf("%s: prepare: %w", w.Name, err)
-	}
-	in.Messages = s.share(messages)
-	r, err := spawn(ctx, w, s, in)
+	r, err := play(ctx, w, s, rig, o, messages)
 	if err != nil {
 		return err
 	}
 	r.Round, r.Commit = round, o.Commit
-	fmt.Fprintf(o.Log, "%-16s %-28s round %d: %10.0f messages/s, %6.2f CPU s, %5.0f MiB, %.3f allocations a message\n",
-		w.Name, s.Name, round+1, r.Rate(), r.CPU, r.RSS, r.Mallocs)
 	return state.add(r)
+}
+
+// profile runs each system that is this project once, with its profiles on.
+func profile(ctx context.Context, w Workload, rig Rig, o Options, messages int) error {
+	for _, s := range w.Systems {
+		if !s.Ours() {
+			continue
+		}
+		if _, err := play(ctx, w, s, rig, o, messages); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// play runs one round and tells what it reached.
+func play(ctx context.Context, w Workload, s System, rig Rig, o Options, messages int) (Round, error) {
+	in, err := rig.Prepare(ctx, w, s.share(messages))
+	if err != nil {
+		return Round{}, fmt.Errorf("%s: prepare: %w", w.Name, err)
+	}
+	in.Messages = s.share(messages)
+	if o.Profiles != "" {
+		in.Profile = filepath.Join(o.Profiles, w.Name, strings.Map(fileName, s.Name))
+	}
+	r, err := spawn(ctx, w, s, in)
+	if err != nil {
+		return Round{}, err
+	}
+	fmt.Fprintf(o.Log, "%-16s %-28s %10.0f messages/s, %6.2f CPU s, %5.0f MiB, %.3f allocations a message\n",
+		w.Name, s.Name, r.Rate(), r.CPU, r.RSS, r.Mallocs)
+	return r, nil
+}
+
+// fileName keeps what is safe in the name of a folder.
+func fileName(r rune) rune {
+	if r == '-' || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' {
+		return r
+	}
+	return '_'
 }

@@ -4,6 +4,7 @@ package measure
 
 import (
 	"context"
+	"strings"
 	"time"
 )
 
@@ -48,6 +49,11 @@ type System struct {
 	Run func(context.Context, Input) (Output, error)
 }
 
+// Ours says whether the system is this project.
+func (s System) Ours() bool {
+	return strings.HasPrefix(s.Name, "broadway") || strings.HasPrefix(s.Name, "stages")
+}
+
 // Target is what one system should reach against another, of the medians of one run.
 type Target struct {
 	System, Peer string
@@ -65,6 +71,7 @@ type Input struct {
 	Group    string `json:"group,omitempty"`    // a new one in each round
 	RabbitMQ string `json:"rabbitmq,omitempty"` // amqp://…
 	Queue    string `json:"queue,omitempty"`    // has Messages messages
+	Profile  string `json:"profile,omitempty"`  // a folder for profiles
 }
 
 // Output is what a system says of its run. Its CPU time is asked of the operating system.

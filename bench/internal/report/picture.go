@@ -5,7 +5,8 @@ import (
 	"encoding/xml"
 	"fmt"
 	"math"
-	"strings"
+
+	"github.com/gobroadway/gobroadway/bench/internal/measure"
 )
 
 const (
@@ -28,7 +29,7 @@ func picture(s section) []byte {
 		y := 30 + i*(barHeight+barGap)
 		length := barMax * math.Log(r.Median/low) / math.Log(high/low)
 		fill := "#9aa7b5"
-		if isOurs(r.System) {
+		if (measure.System{Name: r.System}).Ours() {
 			fill = "#1f6feb"
 		}
 		fmt.Fprintf(&b, `<text x="8" y="%d">%s</text><rect x="%d" y="%d" width="%.0f" height="%d" fill="%s"/><text x="%.0f" y="%d">%s</text>`+"\n",
@@ -36,11 +37,6 @@ func picture(s section) []byte {
 	}
 	b.WriteString("</svg>\n")
 	return b.Bytes()
-}
-
-// isOurs says whether a system is this project.
-func isOurs(system string) bool {
-	return strings.HasPrefix(system, "broadway") || strings.HasPrefix(system, "stages")
 }
 
 func escape(text string) string {
