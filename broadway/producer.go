@@ -145,6 +145,22 @@ type Lag struct {
 // already and asks nobody.
 type Lagger interface{ Lag() []Lag }
 
+// Gaps counts what a source that is a log did not hand out, since its producer was
+// made.
+type Gaps struct {
+	// SkippedOffsets counts offsets that were passed over as a policy of the producer
+	// says: what retention had removed before it was read, or what is corrupt. Offsets
+	// that never held a message, such as those that compaction left, are not among them.
+	SkippedOffsets int64
+	// Truncations counts cuts of the log below what was read: the broker has lost
+	// records, and uses their offsets anew.
+	Truncations int64
+}
+
+// GapCounter is an optional interface of a Producer. It is asked for [Stats] and does
+// not block.
+type GapCounter interface{ Gaps() Gaps }
+
 // HealthChecker is an optional interface of a Producer: nil, or why it does not
 // get messages, such as a broker that does not answer. It does not block.
 type HealthChecker interface{ Health() error }
@@ -426,6 +442,10 @@ func (s *source) stats() ProducerStats {
 	}
 	if l, ok := s.producer.(Lagger); ok {
 		st.Lag = l.Lag()
+	}
+	if g, ok := s.producer.(GapCounter); ok {
+		gaps := g.Gaps()
+		st.Gaps = &gaps
 	}
 	return st
 }

@@ -101,6 +101,8 @@ type ProducerStats struct {
 	// when it works.
 	Err error
 	Lag []Lag
+	// Gaps is nil when the producer does not count them.
+	Gaps *Gaps
 }
 
 // ProcessorStats is a picture of the pool.

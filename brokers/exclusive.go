@@ -2,7 +2,9 @@ package brokers
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 	"testing"
 )
@@ -59,6 +61,11 @@ func (o Owner) KafkaBehind(proxy string, settings ...string) OwnKafka {
 
 // Listener is where the proxy of [Owner.KafkaBehind] must lead: it is still cut by [Control.Cut].
 func (k OwnKafka) Listener() string { return k.link.addr() }
+
+// LogDir is where the broker keeps the log of a partition: for tests that damage it while the broker is stopped.
+func (k OwnKafka) LogDir(topic string, partition int) string {
+	return filepath.Join(k.in.dir, "data", fmt.Sprintf("%s-%d", topic, partition))
+}
 
 // PID is the process of a broker that runs.
 func (c *Control) PID(t testing.TB) int {

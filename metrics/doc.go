@@ -41,6 +41,10 @@
 //	producer_demand_messages{producer}        producer_last_fetch_timestamp_seconds{producer}
 //	lag_messages{producer,source,partition}
 //
+// Counters of sources that are logs, read from Stats too:
+//
+//	skipped_offsets_total{producer}           log_truncations_total{producer}
+//
 // Label values come from the configuration only, never from messages; what a
 // broker can make many of, the partitions of lag_messages, is bounded by
 // [Options.MaxLagSeries].

@@ -20,6 +20,7 @@ type states struct {
 	workers, busy, batches                        *prometheus.Desc
 	stuck, circuit, held                          *prometheus.Desc
 	connected, healthy, demand, lastFetch, lagged *prometheus.Desc
+	skipped, truncated                            *prometheus.Desc
 }
 
 func newStates(opts Options) *states {
@@ -54,6 +55,8 @@ func newStates(opts Options) *states {
 		demand:           gauge("producer_demand_messages", "Messages that the fetch that runs now may return.", "producer"),
 		lastFetch:        gauge("producer_last_fetch_timestamp_seconds", "When the producer last returned messages.", "producer"),
 		lagged:           gauge("lag_messages", "Messages that wait at the source, those in flight included.", "producer", "source", "partition"),
+		skipped:          gauge("skipped_offsets_total", "Offsets that a policy of the producer passed over.", "producer"),
+		truncated:        gauge("log_truncations_total", "Logs that were cut below what was read.", "producer"),
 	}
 }
 
@@ -63,6 +66,7 @@ func (s *states) describe(out chan<- *prometheus.Desc) {
 		s.oldest, s.overdue, s.parked, s.queue, s.queueHighest, s.queueBound, s.workers, s.busy, s.batches,
 		s.stuck, s.circuit, s.held,
 		s.connected, s.healthy, s.demand, s.lastFetch, s.lagged,
+		s.skipped, s.truncated,
 	} {
 		out <- d
 	}
@@ -72,7 +76,16 @@ func (s *states) describe(out chan<- *prometheus.Desc) {
 type gauges chan<- prometheus.Metric
 
 func (g gauges) set(d *prometheus.Desc, v float64, labels ...string) {
-	m, err := prometheus.NewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	g.send(d, prometheus.GaugeValue, v, labels)
+}
+
+// count is set for what the producer counts itself.
+func (g gauges) count(d *prometheus.Desc, n int64, labels ...string) {
+	g.send(d, prometheus.CounterValue, float64(n), labels)
+}
+
+func (g gauges) send(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels []string) {
+	m, err := prometheus.NewConstMetric(d, kind, v, labels...)
 	if err != nil {
 		m = prometheus.NewInvalidMetric(d, err)
 	}
@@ -149,6 +162,10 @@ func (s *states) producer(g gauges, pipeline, name string, p broadway.ProducerSt
 	g.set(s.demand, float64(p.Asked), pipeline, name)
 	if !p.LastFetch.IsZero() {
 		g.set(s.lastFetch, float64(p.LastFetch.UnixNano())/1e9, pipeline, name)
+	}
+	if p.Gaps != nil {
+		g.count(s.skipped, p.Gaps.SkippedOffsets, pipeline, name)
+		g.count(s.truncated, p.Gaps.Truncations, pipeline, name)
 	}
 }
 

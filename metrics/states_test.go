@@ -24,7 +24,8 @@ func busy() *still {
 		OldestUnsettled: 1500 * time.Millisecond, Overdue: 14,
 		Producers: []broadway.ProducerStats{{
 			Name: "topic", Kind: "kafka", Connected: true, Asked: 31, LastFetch: time.Unix(1700000000, 0),
-			Lag: []broadway.Lag{{Source: "topic", Partition: 0, Messages: 32}, {Source: "topic", Partition: 1, Messages: 33}},
+			Lag:  []broadway.Lag{{Source: "topic", Partition: 0, Messages: 32}, {Source: "topic", Partition: 1, Messages: 33}},
+			Gaps: &broadway.Gaps{SkippedOffsets: 34, Truncations: 35},
 		}},
 		Processor: broadway.ProcessorStats{Concurrency: 41, Busy: 42, Queued: 43, Parked: 44, Stuck: 45,
 			Circuit: broadway.CircuitStats{Held: 46}},
@@ -58,6 +59,9 @@ broadway_circuit_state{name="store",pipeline="orders",stage="batcher",state="ope
 # TYPE broadway_lag_messages gauge
 broadway_lag_messages{partition="0",pipeline="orders",producer="topic",source="topic"} 32
 broadway_lag_messages{partition="1",pipeline="orders",producer="topic",source="topic"} 33
+# HELP broadway_log_truncations_total Logs that were cut below what was read.
+# TYPE broadway_log_truncations_total counter
+broadway_log_truncations_total{pipeline="orders",producer="topic"} 35
 # HELP broadway_oldest_unsettled_seconds Age of the oldest message in flight.
 # TYPE broadway_oldest_unsettled_seconds gauge
 broadway_oldest_unsettled_seconds{pipeline="orders"} 1.5
@@ -90,6 +94,9 @@ broadway_queue_messages_bound{name="store",pipeline="orders",stage="batcher"} 54
 # HELP broadway_queue_messages_highest The most messages that a batcher ever held.
 # TYPE broadway_queue_messages_highest gauge
 broadway_queue_messages_highest{name="store",pipeline="orders",stage="batcher"} 53
+# HELP broadway_skipped_offsets_total Offsets that a policy of the producer passed over.
+# TYPE broadway_skipped_offsets_total counter
+broadway_skipped_offsets_total{pipeline="orders",producer="topic"} 34
 # HELP broadway_state 1 for the state that the pipeline is in, 0 for the others.
 # TYPE broadway_state gauge
 broadway_state{pipeline="orders",state="connecting"} 0
@@ -133,6 +140,7 @@ broadway_workers_busy{name="",pipeline="orders",stage="processor"} 42
 broadway_workers_busy{name="store",pipeline="orders",stage="batcher"} 57
 `
 	require.NoError(t, testutil.GatherAndCompare(registry, strings.NewReader(want),
+		"broadway_skipped_offsets_total", "broadway_log_truncations_total",
 		"broadway_circuit_held_messages", "broadway_circuit_state", "broadway_stuck_handlers",
 		"broadway_batches", "broadway_lag_messages", "broadway_oldest_unsettled_seconds", "broadway_overdue_messages", "broadway_parked_messages",
 		"broadway_producer_connected", "broadway_producer_demand_messages", "broadway_producer_healthy",
@@ -140,6 +148,17 @@ broadway_workers_busy{name="store",pipeline="orders",stage="batcher"} 57
 		"broadway_queue_messages_highest", "broadway_state", "broadway_unsettled_bytes", "broadway_unsettled_bytes_bound",
 		"broadway_unsettled_bytes_highest", "broadway_unsettled_messages", "broadway_unsettled_messages_bound",
 		"broadway_unsettled_messages_highest", "broadway_up", "broadway_workers", "broadway_workers_busy"))
+}
+
+// A queue has no offsets: there is nothing to count.
+func TestSourcesThatAreNoLogsHaveNoGaps(t *testing.T) {
+	m, registry := newMetrics(t, metrics.Options{})
+	p := busy()
+	p.stats.Producers[0].Gaps = nil
+	require.NoError(t, m.Watch(p))
+	n, err := testutil.GatherAndCount(registry, "broadway_skipped_offsets_total", "broadway_log_truncations_total")
+	require.NoError(t, err)
+	require.Zero(t, n)
 }
 
 func TestNamesPassTheLinter(t *testing.T) {

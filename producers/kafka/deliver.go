@@ -123,8 +123,8 @@ func (s *session) surface(part *partition, most int, bytes int64) (h haul) {
 		return h
 	}
 	most = own.ref.Take(int(min(int64(most), s.windowLeft(part))))
-	h.next, h.below = own.ledger.Position(), s.allowed(part)
-	for len(h.messages) < most && len(part.segments) > 0 && h.err == nil && h.tooLarge == 0 && !h.held {
+	h.next, h.below, h.leader = own.ledger.Position(), s.allowed(part), part.leader.epoch
+	for len(h.messages) < most && len(part.segments) > 0 && h.goesOn() {
 		seg := part.segments[0]
 		part.decoding = true
 		s.mu.Unlock()
@@ -155,6 +155,8 @@ func (s *session) surface(part *partition, most int, bytes int64) (h haul) {
 	switch {
 	case s.ended || part.phase != phaseFetching:
 		s.drop(part)
+	case h.cut > 0:
+		s.truncate(part, own.beyond(), h.cut)
 	case h.err != nil:
 		s.spoiled(part, part.segments[0], h.err)
 	case len(h.messages) > 0:

@@ -1,5 +1,7 @@
 package kafka
 
+import "github.com/gobroadway/gobroadway/acknowledgers"
+
 // Kill ends all that p has to do with its brokers, as the death of its process would.
 func (p *Producer) Kill() { p.wire.network.shut() }
 
@@ -23,4 +25,15 @@ func WrittenIn(metadata string) (generation int32, err error) {
 		return 0, err
 	}
 	return n.by.generation, nil
+}
+
+// Tell is the metadata of a commit at base that lists as settled, under a leader epoch,
+// the spans of which the ends are given.
+func Tell(topic [16]byte, base int64, epoch int32, ends ...int64) string {
+	n := note{topic: topic, base: base, epoch: epoch}
+	for i := 0; i < len(ends); i += 2 {
+		n.spans = append(n.spans, acknowledgers.Span{First: ends[i], End: ends[i+1]})
+	}
+	text, _ := n.encode(mostNote)
+	return text
 }

@@ -78,6 +78,12 @@ func (p *Producer) Stats() Stats {
 	}
 }
 
+// Gaps is what [Stats] says of skipped offsets and truncations: see
+// [broadway.GapCounter].
+func (p *Producer) Gaps() broadway.Gaps {
+	return broadway.Gaps{SkippedOffsets: p.count.skipped.Load(), Truncations: p.count.truncated.Load()}
+}
+
 // Lag is, for each partition that this member owns and has heard of, how many
 // messages are not settled: those at the broker, and those in the pipeline.
 func (p *Producer) Lag() []broadway.Lag {

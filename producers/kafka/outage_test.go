@@ -141,7 +141,7 @@ func (f fake) commit(t testing.TB, topic string, offset int64) {
 }
 
 // commitAt commits an offset after a record of that leader epoch.
-func (f fake) commitAt(t testing.TB, topic string, offset int64, epoch int32) {
+func (f fake) commitAt(t testing.TB, topic string, offset int64, epoch int32, metadata ...string) {
 	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(f.ListenAddrs()...))
 	if err != nil {
@@ -150,6 +150,9 @@ func (f fake) commitAt(t testing.TB, topic string, offset int64, epoch int32) {
 	defer client.Close()
 	part := kmsg.NewOffsetCommitRequestTopicPartition()
 	part.Offset, part.LeaderEpoch = offset, epoch
+	if len(metadata) > 0 {
+		part.Metadata = &metadata[0]
+	}
 	top := kmsg.NewOffsetCommitRequestTopic()
 	top.Topic, top.TopicID, top.Partitions = topic, f.TopicInfo(topic).TopicID, []kmsg.OffsetCommitRequestTopicPartition{part}
 	request := kmsg.NewPtrOffsetCommitRequest()

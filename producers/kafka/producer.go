@@ -25,7 +25,7 @@ const closeTimeout = 10 * time.Second
 //
 // It is a [broadway.Producer], [broadway.Describer], [broadway.Validator],
 // [broadway.Connector], [broadway.Drainer], [broadway.Lagger],
-// [broadway.HealthChecker], and the [broadway.Acknowledger] and
+// [broadway.HealthChecker], [broadway.GapCounter], and the [broadway.Acknowledger] and
 // [broadway.Releaser] of its messages.
 type Producer struct {
 	cfg     Config

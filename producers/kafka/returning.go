@@ -176,10 +176,7 @@ func (o *ownership) unchanged(c committedOffset, known bool) bool {
 // reach is a note about all that was handed out of o or has settled before. Callers
 // hold the mutex of o's session.
 func (o *ownership) reach() *note {
-	end := o.ledger.Position()
-	if skipped := o.ledger.Skipped(); len(skipped) > 0 {
-		end = max(end, skipped[len(skipped)-1].End)
-	}
+	end := o.beyond()
 	return &note{
 		topic: o.part.topicID, epoch: max(o.lastEpoch(), o.inherited),
 		spans: []acknowledgers.Span{{First: end - 1, End: end}},

@@ -204,6 +204,16 @@ type haul struct {
 	// tooLarge is the weight of the next message when it alone did not fit.
 	tooLarge int64
 	err      error // a batch is corrupt
+	// leader is the newest leader epoch that there is, and cut the first offset that
+	// has settled, as the ledger says, and whose record was written after that: 0 for
+	// none. The log was cut there, and its offsets are used anew.
+	leader int32
+	cut    int64
+}
+
+// goesOn says whether nothing ends the visit.
+func (h *haul) goesOn() bool {
+	return h.err == nil && h.tooLarge == 0 && h.cut == 0 && !h.held
 }
 
 // fill hands out up to most records of s that weigh up to bytes in sum, as
@@ -227,6 +237,10 @@ func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *hau
 			break
 		}
 		if own.ledger.Done(rec.offset) {
+			if own.inherited >= 0 && s.batch.epoch > own.inherited && s.batch.epoch <= h.leader {
+				h.cut = rec.offset
+				break
+			}
 			h.pass(rec.offset, s.batch.epoch)
 			s.took()
 			continue
@@ -245,7 +259,7 @@ func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *hau
 		s.took()
 		i++
 	}
-	if s.waiting() == 0 && h.err == nil {
+	if s.waiting() == 0 && h.err == nil && h.cut == 0 {
 		// Nothing is left but control batches and gaps: pass over them now, so
 		// that the position does not stop before them.
 		_, h.err = s.peek(d)

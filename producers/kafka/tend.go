@@ -87,7 +87,7 @@ func (s *session) tend(ctx context.Context, c chore) {
 	if c.to != nil {
 		// What is left unsettled below is still to come; above, offsets are used
 		// anew, and the old ledger says nothing about them.
-		ledger, pin = acknowledgers.NewOffsets(min(*c.to, ledger.Next())), true
+		ledger, pin = acknowledgers.ResumeOffsets(min(*c.to, ledger.Next()), spansBelow(ledger.Skipped(), *c.to)), true
 	}
 	own := s.newOwnership(c.part, ledger)
 	own.pin, own.epochs = pin, epochsBelow(c.own.epochs, ledger.Position())
@@ -102,6 +102,16 @@ func (s *session) tend(ctx context.Context, c chore) {
 	s.drop(c.part)
 	c.part.phase, c.part.fetchOffset, c.part.fetchEpoch, c.part.tail = phaseFetching, ledger.Position(), own.lastEpoch(), false
 	kick(s.fetchKick)
+}
+
+// spansBelow is what spans says of offsets below end.
+func spansBelow(spans []acknowledgers.Span, end int64) (below []acknowledgers.Span) {
+	for _, s := range spans {
+		if s.First < end {
+			below = append(below, acknowledgers.Span{First: s.First, End: min(s.End, end)})
+		}
+	}
+	return below
 }
 
 // rest waits before a partition begins anew, the longer the more often it did so

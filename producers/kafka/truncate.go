@@ -7,7 +7,7 @@ import (
 
 // A log is truncated when a replica that lacks records becomes its leader, or when a
 // broker comes back without its last writes. Offsets above the cut are then used
-// anew, for other records. Three things tell of it:
+// anew, for other records. Four things tell of it:
 //
 //   - Each Fetch names the leader epoch of the record before its position. The
 //     leader answers with the offset from which its log differs, if it does: see
@@ -17,8 +17,10 @@ import (
 //     range. So does a topic that was created anew, to those who cannot ask for it
 //     by its id.
 //   - The position lies beyond the end.
+//   - Where something has settled above the position stands a record of a later
+//     epoch: see [haul].cut.
 //
-// In the last two cases the leader is asked where that epoch ends.
+// In the second and third case the leader is asked where that epoch ends.
 
 // diverged takes over that the log of a leader differs from what was read of part.
 // Callers hold mu.
@@ -55,6 +57,15 @@ func (o *ownership) divergence(end epochEnd, position int64) int64 {
 	return to
 }
 
+// beyond is the end of what was handed out, or has settled before.
+func (o *ownership) beyond() int64 {
+	end := o.ledger.Position()
+	if skipped := o.ledger.Skipped(); len(skipped) > 0 {
+		end = max(end, skipped[len(skipped)-1].End)
+	}
+	return end
+}
+
 // epochsUpTo is what epochs says of records of epoch and before.
 func epochsUpTo(epochs []epochStart, epoch int32) []epochStart {
 	for i, e := range epochs {
@@ -70,7 +81,7 @@ func (s *session) truncate(part *partition, position, to int64) {
 	s.producer.count.truncated.Add(1)
 	s.log.Warn("kafka: log was truncated", "partition", part.name.String(), "position", position, "resumed", to, "committed", part.own.ledger.Committed())
 	part.phase, part.lost = phaseFetching, -1
-	if to < part.own.ledger.Position() {
+	if to < part.own.beyond() {
 		// What comes now has offsets that were used before, and needs a ledger of
 		// its own.
 		s.rewind(part, &to)
