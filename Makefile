@@ -1,6 +1,8 @@
 # The first target lists the others.
 .DEFAULT_GOAL := help
-.PHONY: help test short lint fmt vet fuzz news chaos bench profile up down ci
+.PHONY: help test short lint fmt vet fuzz vuln news chaos bench profile up down ci
+
+govulncheck := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +24,10 @@ vet: ## Vet for Linux, macOS and Windows
 
 fuzz: ## Fuzz each target for a while: make fuzz FUZZTIME=1m
 	@FUZZTIME=$(or $(FUZZTIME),10s) bash .ci/run fuzz
+
+vuln: ## Look up known weaknesses of what is linked; needs the network (see SECURITY.md)
+	go run $(govulncheck) ./...
+	cd chaos && go run $(govulncheck) ./...
 
 news: ## Run the flagship example
 	go run ./examples/news

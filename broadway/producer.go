@@ -94,6 +94,9 @@ type Traits struct {
 	// is given back: since Fetch returned it or, where its metadata is a
 	// [DeliveredAt], since then.
 	AckTimeout time.Duration
+	// TLSInsecure says that connections are encrypted but the server is not
+	// verified.
+	TLSInsecure bool
 }
 
 // Describer is an optional interface of a Producer.
@@ -433,7 +436,7 @@ func (s *source) report(err error) {
 func (s *source) stats() ProducerStats {
 	s.mu.Lock()
 	st := ProducerStats{
-		Name: s.name, Kind: s.traits.Kind, Connected: s.connected, Asked: s.demand,
+		Name: s.name, Kind: s.traits.Kind, Connected: s.connected, Asked: s.demand, TLSInsecure: s.traits.TLSInsecure,
 		Fetched: s.fetched.Load(), LastFetch: s.lastFetch, Err: s.err,
 	}
 	s.mu.Unlock()

@@ -90,6 +90,8 @@ type ProducerStats struct {
 	Kind string
 	// Connected says that the first connection was made.
 	Connected bool
+	// TLSInsecure is that of its Traits.
+	TLSInsecure bool
 	// Asked is how many messages the Fetch that runs now may return; 0 when
 	// none runs.
 	Asked int

@@ -38,6 +38,7 @@
 //	stuck_handlers{stage,name}                circuit_state{stage,name,state}
 //	circuit_held_messages
 //	producer_connected{producer}              producer_healthy{producer}
+//	tls_insecure{producer}
 //	producer_demand_messages{producer}        producer_last_fetch_timestamp_seconds{producer}
 //	lag_messages{producer,source,partition}
 //

@@ -21,6 +21,7 @@ type states struct {
 	stuck, circuit, held                          *prometheus.Desc
 	connected, healthy, demand, lastFetch, lagged *prometheus.Desc
 	skipped, truncated                            *prometheus.Desc
+	insecure                                      *prometheus.Desc
 }
 
 func newStates(opts Options) *states {
@@ -52,6 +53,7 @@ func newStates(opts Options) *states {
 		held:             gauge("circuit_held_messages", "Messages that wait for the circuit of the processors to close."),
 		connected:        gauge("producer_connected", "1 when the producer's first connection was made.", "producer"),
 		healthy:          gauge("producer_healthy", "1 when the producer reported no error last.", "producer"),
+		insecure:         gauge("tls_insecure", "1 when the producer's connections are encrypted but the server is not verified, 0 otherwise.", "producer"),
 		demand:           gauge("producer_demand_messages", "Messages that the fetch that runs now may return.", "producer"),
 		lastFetch:        gauge("producer_last_fetch_timestamp_seconds", "When the producer last returned messages.", "producer"),
 		lagged:           gauge("lag_messages", "Messages that wait at the source, those in flight included.", "producer", "source", "partition"),
@@ -65,7 +67,7 @@ func (s *states) describe(out chan<- *prometheus.Desc) {
 		s.up, s.state, s.unsettled, s.unsettledHighest, s.unsettledBound, s.bytes, s.bytesHighest, s.bytesBound,
 		s.oldest, s.overdue, s.parked, s.queue, s.queueHighest, s.queueBound, s.workers, s.busy, s.batches,
 		s.stuck, s.circuit, s.held,
-		s.connected, s.healthy, s.demand, s.lastFetch, s.lagged,
+		s.connected, s.healthy, s.insecure, s.demand, s.lastFetch, s.lagged,
 		s.skipped, s.truncated,
 	} {
 		out <- d
@@ -159,6 +161,7 @@ func (s *states) health(g gauges, pipeline, stage, name string, stuck int, c bro
 func (s *states) producer(g gauges, pipeline, name string, p broadway.ProducerStats) {
 	g.set(s.connected, number(p.Connected), pipeline, name)
 	g.set(s.healthy, number(p.Err == nil), pipeline, name)
+	g.set(s.insecure, number(p.TLSInsecure), pipeline, name)
 	g.set(s.demand, float64(p.Asked), pipeline, name)
 	if !p.LastFetch.IsZero() {
 		g.set(s.lastFetch, float64(p.LastFetch.UnixNano())/1e9, pipeline, name)

@@ -23,7 +23,7 @@ func busy() *still {
 		UnsettledBytes: 21, HighestUnsettledBytes: 22, MaxUnsettledBytes: 23,
 		OldestUnsettled: 1500 * time.Millisecond, Overdue: 14,
 		Producers: []broadway.ProducerStats{{
-			Name: "topic", Kind: "kafka", Connected: true, Asked: 31, LastFetch: time.Unix(1700000000, 0),
+			Name: "topic", Kind: "kafka", Connected: true, TLSInsecure: true, Asked: 31, LastFetch: time.Unix(1700000000, 0),
 			Lag:  []broadway.Lag{{Source: "topic", Partition: 0, Messages: 32}, {Source: "topic", Partition: 1, Messages: 33}},
 			Gaps: &broadway.Gaps{SkippedOffsets: 34, Truncations: 35},
 		}},
@@ -109,6 +109,9 @@ broadway_state{pipeline="orders",state="stopped"} 0
 # TYPE broadway_stuck_handlers gauge
 broadway_stuck_handlers{name="",pipeline="orders",stage="processor"} 45
 broadway_stuck_handlers{name="store",pipeline="orders",stage="batcher"} 58
+# HELP broadway_tls_insecure 1 when the producer's connections are encrypted but the server is not verified, 0 otherwise.
+# TYPE broadway_tls_insecure gauge
+broadway_tls_insecure{pipeline="orders",producer="topic"} 1
 # HELP broadway_unsettled_bytes Bytes in flight: fetched and not settled.
 # TYPE broadway_unsettled_bytes gauge
 broadway_unsettled_bytes{pipeline="orders"} 21
@@ -145,7 +148,7 @@ broadway_workers_busy{name="store",pipeline="orders",stage="batcher"} 57
 		"broadway_batches", "broadway_lag_messages", "broadway_oldest_unsettled_seconds", "broadway_overdue_messages", "broadway_parked_messages",
 		"broadway_producer_connected", "broadway_producer_demand_messages", "broadway_producer_healthy",
 		"broadway_producer_last_fetch_timestamp_seconds", "broadway_queue_messages", "broadway_queue_messages_bound",
-		"broadway_queue_messages_highest", "broadway_state", "broadway_unsettled_bytes", "broadway_unsettled_bytes_bound",
+		"broadway_queue_messages_highest", "broadway_state", "broadway_tls_insecure", "broadway_unsettled_bytes", "broadway_unsettled_bytes_bound",
 		"broadway_unsettled_bytes_highest", "broadway_unsettled_messages", "broadway_unsettled_messages_bound",
 		"broadway_unsettled_messages_highest", "broadway_up", "broadway_workers", "broadway_workers_busy"))
 }

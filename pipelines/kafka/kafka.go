@@ -190,7 +190,7 @@ func publisherConfig(s *pipelines.Section) (kafka.PublisherConfig, error) {
 		Compression: pipelines.Choose(s, "compression", spec.Compression, map[string]kafka.Compression{
 			"none": kafka.Uncompressed, "gzip": kafka.Gzip, "snappy": kafka.Snappy, "zstd": kafka.Zstd,
 		}),
-		ClientID: spec.ClientID, TLS: spec.tls(s), SASL: spec.sasl(s),
+		ClientID: spec.ClientID, TLS: spec.tls(s), SASL: spec.sasl(s), Logger: s.Logger(),
 	}, nil
 }
 

@@ -102,7 +102,8 @@ func TestEveryKeyOfAPublisherArrives(t *testing.T) {
 `, func(s *pipelines.Section) (err error) { got, err = pipelineskafka.PublisherConfig(s); return err }))
 	require.NotNil(t, got.TLS, "tls alone is encryption with the defaults")
 	require.False(t, got.TLS.InsecureSkipVerify)
-	got.TLS = nil
+	require.NotNil(t, got.Logger)
+	got.TLS, got.Logger = nil, nil
 	require.Equal(t, kafka.PublisherConfig{
 		Brokers: []string{"a:1"}, Topic: "dead", Timeout: time.Second, BatchBytes: 2 << 10, Compression: kafka.Zstd, ClientID: "c",
 	}, got)

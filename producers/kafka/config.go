@@ -284,13 +284,13 @@ func (c Config) validate() error {
 	return errors.Join(errs...)
 }
 
-// warn logs at the start what makes a connection unsafe.
-func (c Config) warn() {
-	if c.SASL != nil && c.TLS == nil {
-		c.Logger.Warn("kafka: authenticating without TLS", "mechanism", string(c.SASL.Mechanism))
+// warn logs at the start what makes connections unsafe.
+func warn(log *slog.Logger, encryption *tls.Config, login *SASL) {
+	if login != nil && encryption == nil {
+		log.Warn("kafka: authenticating without TLS", "mechanism", string(login.Mechanism))
 	}
-	if c.TLS != nil && c.TLS.InsecureSkipVerify {
-		c.Logger.Warn("kafka: the server is not verified (InsecureSkipVerify): whoever is in between can read and change everything")
+	if encryption != nil && encryption.InsecureSkipVerify {
+		log.Warn("kafka: the server is not verified (InsecureSkipVerify): whoever is in between can read and change everything")
 	}
 }
 

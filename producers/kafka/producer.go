@@ -85,6 +85,7 @@ func (p *Producer) Describe(limits broadway.Limits) broadway.Traits {
 		Kind: "kafka", Name: strings.Join(p.cfg.Topics, ","), Broker: true,
 		Actions:     broadway.ActionSet(broadway.ActionStopPartition),
 		PartitionBy: partitionBy(p.seed),
+		TLSInsecure: p.cfg.TLS != nil && p.cfg.TLS.InsecureSkipVerify,
 	}
 }
 
@@ -106,7 +107,7 @@ func (p *Producer) salt(name topicPartition) uint64 { return maphash.Comparable(
 // goes on, and is tried again without end, in the background.
 func (p *Producer) Connect(ctx context.Context) error {
 	if p.firstTime() {
-		p.cfg.warn()
+		warn(p.cfg.Logger, p.cfg.TLS, p.cfg.SASL)
 	}
 	states, err := p.wire.describe(ctx, p.cfg.Topics)
 	if err != nil && ctx.Err() != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,6 +48,9 @@ type PublisherConfig struct {
 	// broker finds it wrong, records are written without a time: consumers then
 	// see -1, and retention goes by the broker's clock.
 	Now func() time.Time
+	// Logger defaults to slog.Default(). It is told, by the first Publish, what
+	// makes the connections unsafe.
+	Logger *slog.Logger
 }
 
 func (c PublisherConfig) withDefaults() PublisherConfig {
@@ -56,6 +60,7 @@ func (c PublisherConfig) withDefaults() PublisherConfig {
 	if c.Now == nil {
 		c.Now = time.Now
 	}
+	c.Logger = cmp.Or(c.Logger, slog.Default())
 	return c
 }
 
@@ -104,6 +109,7 @@ type Publisher struct {
 	mu     sync.Mutex // protects following fields
 	topics map[string]topicState
 	calls  sync.WaitGroup // Publish under way; added to with mu
+	used   bool           // Publish was called
 	closed bool
 }
 
@@ -143,9 +149,14 @@ func (p *Publisher) Publish(ctx context.Context, records ...broadway.Record) err
 		p.mu.Unlock()
 		return errClosed
 	}
+	first := !p.used
+	p.used = true
 	p.calls.Add(1)
 	p.mu.Unlock()
 	defer p.calls.Done()
+	if first {
+		warn(p.cfg.Logger, p.cfg.TLS, p.cfg.SASL)
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, p.cfg.Timeout, fmt.Errorf("kafka: not confirmed within %s", p.cfg.Timeout))
 	defer cancel()
 	job := newJob(p, records)

@@ -102,9 +102,10 @@ func (p *Producer) Describe(l broadway.Limits) broadway.Traits {
 	p.server.maxHeld = max(l.MaxUnsettledBytes*int64(l.Share)/int64(max(l.MaxUnsettled, 1)), 1)
 	return broadway.Traits{
 		Kind: "rabbitmq", Name: p.cfg.Queue, Broker: true,
-		Actions:    broadway.ActionSet(broadway.ActionReject, broadway.ActionRequeue, broadway.ActionRequeueOnce),
-		Prefetch:   p.prefetch,
-		AckTimeout: max(p.cfg.AckTimeout, 0),
+		Actions:     broadway.ActionSet(broadway.ActionReject, broadway.ActionRequeue, broadway.ActionRequeueOnce),
+		Prefetch:    p.prefetch,
+		AckTimeout:  max(p.cfg.AckTimeout, 0),
+		TLSInsecure: p.server.tls != nil && p.server.tls.InsecureSkipVerify,
 	}
 }
 

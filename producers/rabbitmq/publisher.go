@@ -278,6 +278,7 @@ func (p *Publisher) Close() error {
 
 // supervise keeps the Publisher connected, one connection after the other.
 func (p *Publisher) supervise(ctx context.Context) {
+	p.server.warn(p.cfg.Logger)
 	said := "" // of the last message that was refused
 	for attempt := 0; sleep(ctx, p.cfg.Backoff, attempt, nil); attempt++ {
 		out, err := p.open(ctx)
