@@ -4,7 +4,7 @@ import "slices"
 
 // All are the scenarios, in the order in which they run.
 func All() []Scenario {
-	return slices.Concat(processDeath(), groups(), queues(), network(), downstream(), malformed(), credentials())
+	return slices.Concat(processDeath(), groups(), queues(), network(), downstream(), malformed(), credentials(), machine())
 }
 
 // processDeath is reliability.md section 2.A.
@@ -169,6 +169,17 @@ func credentials() []Scenario {
 			ID: "G3", Severity: "S1", Title: "Wrong TLS", Run: wrongTLS,
 			Limit: "7 cases, consumers and publishers of both brokers: refused, no byte of a password before a handshake was completed, none in a log; " +
 				"verifying nobody is warned of at each start",
+		},
+	}
+}
+
+// machine is section 2.H.
+func machine() []Scenario {
+	return []Scenario{
+		{
+			ID: "H2", Severity: "S2", Title: "No descriptors, little memory, a processor that stutters", Run: scarcity,
+			Limit: "on either broker: no further descriptor while connections are cut: <= 30 % of a core, goes on afterwards; messages of 1 MiB: <= 256 MiB resident; " +
+				"stopped 200 of 400 ms for 60 s; lost 0, duplicates <= window or prefetch",
 		},
 	}
 }
