@@ -75,12 +75,16 @@ func (s *session) applyPartition(f *frame, part *partition, q *kmsg.FetchRespons
 	if s.cfg.Isolation == ReadCommitted && q.LastStableOffset >= 0 {
 		end = q.LastStableOffset
 	}
-	e := measure(q.RecordBatches, part.fetchOffset)
+	e := measure(q.RecordBatches, part.fetchOffset, end, part.doubt)
+	part.doubt = e.doubt
 	switch {
+	case e.doubt >= 0:
+		part.tail = false // look again
+		return
 	case e.complete > 0 || e.broken:
 		seg := &segment{
 			frame: f, rest: q.RecordBatches[:e.complete],
-			expected: e.records, left: e.records, next: part.fetchOffset, broken: e.broken, aborted: abortedOf(q),
+			expected: e.records, left: e.records, next: part.fetchOffset, broken: e.broken, held: e.held, aborted: abortedOf(q),
 		}
 		f.users++
 		part.segments = append(part.segments, seg)
@@ -244,6 +248,10 @@ func (s *session) found(part *partition, start, end int64) {
 // spoiled deals with a batch that could not be decoded, in the answer that the
 // partition's first segment holds. Callers hold mu.
 func (s *session) spoiled(part *partition, seg *segment, err error) {
+	part.spoils++
+	if err.Error() != part.spoiledBy {
+		part.spoiledBy, part.corrupt = err.Error(), 0 // another mistake: it is not the log's, but made on the way
+	}
 	part.corrupt++
 	s.producer.count.corrupt.Add(1)
 	after, passable := seg.passable(part.highWatermark)
@@ -252,8 +260,10 @@ func (s *session) spoiled(part *partition, seg *segment, err error) {
 	err = fmt.Errorf("kafka: %s: %w", part.name, err)
 	switch {
 	case part.corrupt < corruptTries:
-		part.notBefore = time.Now().Add(backoff(part.corrupt, time.Second))
-		s.log.Warn("kafka: corrupt batch, fetching it again", "error", err)
+		part.notBefore = time.Now().Add(backoff(part.spoils, time.Second))
+		if loud(part.spoils) {
+			s.log.Warn("kafka: corrupt batch, fetching it again", "error", err)
+		}
 	case s.cfg.Corrupt == SkipBatch && passable:
 		s.log.Error("kafka: corrupt batch skipped", "error", err, "from", seg.next, "to", after)
 		s.producer.count.skippedBatches.Add(1)

@@ -118,13 +118,22 @@ type extent struct {
 	records  int64 // as their heads tell; trust it as an upper bound only
 	epoch    int32 // of the last of them, as its head tells and no sum covers; -1 for none
 	broken   bool  // what follows complete is malformed, rather than cut off
+	// doubt is the base offset of a first batch that is not believed yet, -1 for none.
+	doubt int64
+	held  int64 // the same of another batch, behind those that are believed
 }
 
 // measure walks the heads of the batches in raw, from the offset that was asked
-// for. It decodes nothing: that waits until the records are handed out. Batches
-// that lead nowhere would be asked for again without end: they count as broken.
-func measure(raw []byte, from int64) extent {
-	e := extent{next: from, epoch: -1}
+// for, of a log that ends at end. It decodes nothing: that waits until the records
+// are handed out. Batches that lead nowhere would be asked for again without end:
+// they count as broken.
+//
+// No sum covers the offset of a batch, and one that is wrong loses messages without
+// a word. So one that does not follow what came before it is left for the next
+// answer, unless what comes after it agrees, or an answer before said the same:
+// doubt is what that one left, or -1.
+func measure(raw []byte, from, end, doubt int64) extent {
+	e := extent{next: from, epoch: -1, doubt: -1, held: -1}
 	for e.complete < len(raw) {
 		b, err := peekBatch(raw[e.complete:])
 		if errors.Is(err, errPartial) {
@@ -134,6 +143,13 @@ func measure(raw []byte, from int64) extent {
 			e.broken = true
 			break
 		}
+		first := e.complete == 0
+		if !(first && b.base == doubt) && !b.follows(e.next, end, raw[e.complete+b.size:], first) {
+			if e.held = b.base; first {
+				e.doubt = b.base
+			}
+			return e
+		}
 		e.complete += b.size
 		e.next = max(e.next, b.next)
 		e.records += int64(b.count)
@@ -141,4 +157,24 @@ func measure(raw []byte, from int64) extent {
 	}
 	e.broken = e.broken || e.complete > 0 && e.next == from
 	return e
+}
+
+// follows says whether b's offsets fit between position and what comes after b: rest,
+// or the end of the log. A batch must not reach into the one behind it, as one does
+// that was moved up by accident. Where it is not next to position, after a gap that
+// compaction made, only one behind it can tell. And only the first batch of an answer
+// may begin before the position, when that is within it; then the one behind adjoins.
+func (b *batchInfo) follows(position, end int64, rest []byte, first bool) bool {
+	behind, known := end, false
+	if len(rest) >= atLength {
+		behind, known = int64(binary.BigEndian.Uint64(rest)), true
+	}
+	switch {
+	case b.base == position:
+		return behind >= b.next
+	case b.base > position:
+		return known && behind >= b.next
+	default:
+		return known && behind == b.next && first && b.next > position
+	}
 }

@@ -93,7 +93,7 @@ func (o OutOfRange) String() string {
 }
 
 // Corrupt says what to do with a batch that cannot be decoded, after it was
-// fetched three times: a wrong checksum, a malformed record, one that
+// fetched three times with the same result: a wrong checksum, a malformed record, one that
 // decompresses to more than MaxBatchBytes, a message format older than Kafka
 // 0.11.
 type Corrupt uint8

@@ -160,7 +160,7 @@ func (s *session) surface(part *partition, most int, bytes int64) (h haul) {
 	case h.err != nil:
 		s.spoiled(part, part.segments[0], h.err)
 	case len(h.messages) > 0:
-		part.corrupt = 0
+		part.corrupt, part.spoils = 0, 0
 	}
 	return h
 }

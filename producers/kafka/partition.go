@@ -68,11 +68,16 @@ type partition struct {
 	// be created anew, and nothing is fetched before its id was looked at since.
 	doubted  time.Time
 	failures int // exchanges that failed in a row
-	corrupt  int // answers in a row whose first batch was corrupt
+	corrupt  int // answers in a row whose first batch was corrupt in the same way
+	spoils   int // the same, in whatever way
 	// alone says that an answer was too large of which it was a part: it is asked
 	// for by itself until it is known whose batch that was.
 	alone   bool
 	rewinds int // rewinds in a row without progress
+	// spoiledBy is what was wrong with a batch last.
+	spoiledBy string
+	// doubt is the base offset of a batch that was not believed, -1 for none: see measure.
+	doubt int64
 
 	// began is where this member's ownership begins, and marks what its next
 	// commit says; told is what a durable one of this session says. asked says

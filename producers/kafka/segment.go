@@ -32,6 +32,7 @@ type segment struct {
 	left   int64  // records in rest and in the open batch, at most
 	next   int64  // every offset below it was handed out or passed over
 	broken bool   // after rest something follows that is no batch
+	held   int64  // the base offset of a batch after rest that was not believed, -1 for none
 
 	// aborted lists transactions to leave out, by their first offset, and
 	// dropping the producers that are within one. Both are empty unless only
@@ -128,6 +129,8 @@ func (s *segment) openBatch(d *decoder) error {
 	s.resume = b.next
 	if after, err := peekBatch(s.rest[b.size:]); err == nil && after.base > b.base {
 		s.resume = after.base // in case that it is b's offsets that are wrong
+	} else if len(s.rest) == b.size && s.held > b.base {
+		s.resume = s.held
 	}
 	if err := checkSum(raw, d.table); err != nil {
 		return fmt.Errorf("at offset %d: %w", b.base, err)

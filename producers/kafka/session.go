@@ -87,7 +87,7 @@ func newSession(p *Producer, gen *kafkago.Generation) *session {
 			part := &partition{
 				name:    topicPartition{topic, int32(a.ID)},
 				leader:  leader{node: anyBroker},
-				replica: anyBroker, lost: -1, fetchEpoch: -1, highWatermark: -1, logStart: -1,
+				replica: anyBroker, lost: -1, fetchEpoch: -1, highWatermark: -1, logStart: -1, doubt: -1,
 				partBytes: p.cfg.MaxPartitionBytes,
 			}
 			s.parts = append(s.parts, part)
