@@ -91,9 +91,19 @@ type DeadLetters struct {
 }
 
 var (
-	_ broadway.DeadLetterer = (*DeadLetters)(nil)
-	_ broadway.Validator    = (*DeadLetters)(nil)
+	_ broadway.DeadLetterer  = (*DeadLetters)(nil)
+	_ broadway.Validator     = (*DeadLetters)(nil)
+	_ broadway.HealthChecker = (*DeadLetters)(nil)
 )
+
+// Health is why the Publisher cannot publish now, where that is a
+// [broadway.HealthChecker]; nil otherwise.
+func (d *DeadLetters) Health() error {
+	if p, ok := d.Publisher.(broadway.HealthChecker); ok {
+		return p.Health()
+	}
+	return nil
+}
 
 // Validate reports what is wrong with d, and with its Publisher where that is a
 // [broadway.Validator].

@@ -263,6 +263,14 @@ func (d *deadLetters) report(err error) {
 	}
 }
 
+// unable is why nothing can be published now, as far as who publishes tells.
+func (d *deadLetters) unable() error {
+	if h, ok := d.to.(HealthChecker); ok {
+		return h.Health()
+	}
+	return nil
+}
+
 // health is why messages wait to be published again.
 func (d *deadLetters) health() error {
 	if d.waiting.Load() == 0 {

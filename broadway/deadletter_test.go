@@ -258,3 +258,39 @@ func TestARefThatDrainsDoesNotWaitForDeadLetters(t *testing.T) {
 		_ = stop()
 	})
 }
+
+// blockable is a letterbox that tells whether it can be reached.
+type blockable struct {
+	*letterbox
+	why atomic.Pointer[error]
+}
+
+// Health is why it cannot.
+func (b *blockable) Health() error {
+	if why := b.why.Load(); why != nil {
+		return *why
+	}
+	return nil
+}
+
+// A publisher that knows that it is blocked is not waited for until its time-out.
+func TestAPipelineIsAsUnhealthyAsThePublisherOfItsDeadLetters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		box := &blockable{letterbox: &letterbox{}}
+		_, p, stop := lettering(t, box, nil)
+		synctest.Wait()
+		if err := p.Stats().Err; err != nil {
+			t.Errorf("unhealthy without a reason: %v", err)
+		}
+		blocked := errors.New("low on memory")
+		box.why.Store(&blocked)
+		if err := p.Stats().Err; !errors.Is(err, blocked) {
+			t.Errorf("%v instead of %v", err, blocked)
+		}
+		box.why.Store(nil)
+		if err := p.Stats().Err; err != nil {
+			t.Errorf("unhealthy again: %v", err)
+		}
+		_ = stop()
+	})
+}

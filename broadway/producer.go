@@ -164,8 +164,8 @@ type Gaps struct {
 // not block.
 type GapCounter interface{ Gaps() Gaps }
 
-// HealthChecker is an optional interface of a Producer: nil, or why it does not
-// get messages, such as a broker that does not answer. It does not block.
+// HealthChecker is an optional interface of a Producer, and of a DeadLetterer: nil, or why it does not work: it does not
+// get messages, or cannot publish them, as its broker does not answer. It does not block.
 type HealthChecker interface{ Health() error }
 
 // source is the producer stage: one producer, and the loop that asks it.

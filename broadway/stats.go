@@ -221,7 +221,7 @@ func (p *Pipeline) Stats() Stats {
 	}
 	if p.deadLetters != nil {
 		st.deadLetters = p.deadLetters.health()
-		errs = append(errs, st.deadLetters)
+		errs = append(errs, p.deadLetters.unable(), st.deadLetters)
 	}
 	p.mu.Lock()
 	errs = append(errs, p.cause)

@@ -225,3 +225,11 @@ func (d deadLetters) DeadLetter(ctx context.Context, messages []*broadway.Messag
 	}
 	return err
 }
+
+// Health is the publisher's.
+func (d deadLetters) Health() error {
+	if h, ok := d.DeadLetterer.(broadway.HealthChecker); ok {
+		return h.Health()
+	}
+	return nil
+}
