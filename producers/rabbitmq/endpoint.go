@@ -174,9 +174,20 @@ func (e *endpoint) dial(ctx context.Context) (*link, error) {
 	}
 	if err != nil {
 		_ = socket.Close() // ends the client's goroutines, too
-		return nil, plain(err)
+		if err = plain(err); refusesUser(err) {
+			err = fmt.Errorf("log in as user %q: %w", credentials.Username, err)
+		}
+		return nil, err
 	}
 	return l, nil
+}
+
+// refusesUser says that the broker does not let this user in, or not into the virtual
+// host.
+func refusesUser(err error) bool {
+	const accessRefused, notAllowed = 403, 530
+	var e *Error
+	return errors.As(err, &e) && (e.Code == accessRefused || e.Code == notAllowed)
 }
 
 func (e *endpoint) handshake(ctx context.Context, l *link, c Credentials) (err error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -412,8 +413,13 @@ func (o *owner) report(err error) error {
 	log := o.p.cfg.Logger.With("queue", o.queue, "broker", o.p.server.String())
 	var refused *Error
 	if errors.As(err, &refused) && refused.Code == preconditionFailed {
+		var hint []any
+		if strings.Contains(refused.Reason, "timed out") {
+			hint = []any{"hint", "handlers take longer than the broker's consumer_timeout: let all attempts, each of Processor.Timeout, fit into " +
+				"half of it, and tell it as AckTimeout; or raise it"}
+		}
 		log.Error("rabbitmq: the broker closed the channel over a delivery",
-			"oldest_unsettled_tag", oldest, "sent_last", fmt.Sprint(o.last))
+			append(hint, "oldest_unsettled_tag", oldest, "sent_last", fmt.Sprint(o.last))...)
 	}
 	log.Warn("rabbitmq: session lost", "error", err, "unsettled", open, "unsent", pending)
 	return fmt.Errorf("rabbitmq: queue %q: session lost: %w", o.queue, err)

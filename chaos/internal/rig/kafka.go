@@ -254,3 +254,21 @@ func (k *Kafka) TLS() (addr string, config *tls.Config, err error) {
 	err = k.host.Do(func() { addr, config = k.broker.TLS(k.host) })
 	return addr, config, err
 }
+
+// SASL is a proxy of its own in front of the listener that wants a user, and who that is. It ends with the host. Brokers that are logged in to lead
+// past it.
+func (k *Kafka) SASL() (proxy *Proxy, user, password string, err error) {
+	var address string
+	if err := k.host.Do(func() { address, user, password = k.broker.SASL(k.host) }); err != nil {
+		return nil, "", "", err
+	}
+	if proxy, err = newProxy(kafkaClient); err != nil {
+		return nil, "", "", err
+	}
+	k.host.Cleanup(func() {
+		if err := proxy.close(); err != nil {
+			k.host.Logf("close a proxy: %v", err)
+		}
+	})
+	return proxy, user, password, proxy.serve(address)
+}

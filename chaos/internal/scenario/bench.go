@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"sync"
 	"syscall"
@@ -329,6 +330,12 @@ func (j *journal) close() error { return j.writer.Close() }
 
 // logOf is where a worker's log is.
 func (b *bench) logOf(p *rig.Process) string { return filepath.Join(b.dir, p.Name+".log") }
+
+// log is what a worker has logged.
+func (b *bench) log(p *rig.Process) (string, error) {
+	text, err := os.ReadFile(b.logOf(p))
+	return string(text), err
+}
 
 // freeze stops a process by SIGSTOP for a while.
 func (b *bench) freeze(ctx context.Context, p *rig.Process, d time.Duration) error {

@@ -80,6 +80,16 @@ func groups() []Scenario {
 func queues() []Scenario {
 	return []Scenario{
 		{
+			ID: "C5", Severity: "S2", Title: "The broker is short of memory", Run: blocked,
+			Limit: "60 s of connection.blocked while consuming and dead-lettering: acknowledged at >= 95 % of the rate before, no message settled whose dead letter " +
+				"is not confirmed, the health gives the broker's reason",
+		},
+		{
+			ID: "C6", Severity: "S2", Title: "Acknowledged too late", Run: acknowledgedLate,
+			Limit: "consumer_timeout 5 s, handlers of 20 s on 10 of 2,000 ids: the log names the cause, the slow ids are dead-lettered after at most 5 deliveries, " +
+				"the others reach the sink, at most one reconnect in 5 s",
+		},
+		{
 			ID: "C7", Severity: "S1", Title: "SIGKILL of the RabbitMQ node, and a long outage", Run: killRabbitNode,
 			Limit: "100 publishers, 5 kills and 120 s down (reconnects wait at most 5 s): nothing confirmed is lost, duplicates <= outages x prefetch of each consumer",
 		},
