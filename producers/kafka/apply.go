@@ -65,10 +65,12 @@ func (s *session) applyPartition(f *frame, part *partition, q *kmsg.FetchRespons
 	part.logStart = max(part.logStart, q.LogStartOffset)
 	if q.PreferredReadReplica >= 0 && q.PreferredReadReplica != f.node {
 		part.replica, part.replicaUntil = q.PreferredReadReplica, now.Add(replicaTime)
+		part.detour(now)
 		return
 	}
 	if d := q.DivergingEpoch; d.Epoch >= 0 && d.EndOffset >= 0 {
 		s.diverged(f.node, part, epochEnd{epoch: d.Epoch, end: d.EndOffset})
+		part.detour(now)
 		return
 	}
 	end := q.HighWatermark
@@ -98,9 +100,23 @@ func (s *session) applyPartition(f *frame, part *partition, q *kmsg.FetchRespons
 		// for more.
 		part.partBytes = min(2*part.partBytes, s.cfg.MaxBatchBytes+frameSlack)
 		part.tail = false
+		part.detour(now)
 		return
 	}
+	part.detours = 0
 	part.tail = part.atTail(end)
+}
+
+// mostDetours is how many answers in a row may lead elsewhere before the next
+// exchange waits: a leader and a replica may send us to each other.
+const mostDetours = 8
+
+// detour counts an answer that neither brought anything nor said that there is
+// nothing.
+func (p *partition) detour(now time.Time) {
+	if p.detours++; p.detours > mostDetours {
+		p.notBefore = now.Add(backoff(p.detours-mostDetours, time.Second))
+	}
 }
 
 // abortedOf lists the transactions that an answer says were aborted.
@@ -125,6 +141,7 @@ func (s *session) refused(node int32, part *partition, c code, now time.Time) {
 		s.outOfRange(part)
 		return
 	case c == codeOutOfRange:
+		part.detour(now)
 		return // a replica may lag behind: ask the leader, at once
 	case c == codeUnknownTopicOrPartition || c == codeUnknownTopicID || c == codeInconsistentTopicID:
 		// It was deleted, and perhaps created anew.

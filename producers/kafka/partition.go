@@ -70,6 +70,7 @@ type partition struct {
 	failures int // exchanges that failed in a row
 	corrupt  int // answers in a row whose first batch was corrupt in the same way
 	spoils   int // the same, in whatever way
+	detours  int // answers in a row that led elsewhere
 	// alone says that an answer was too large of which it was a part: it is asked
 	// for by itself until it is known whose batch that was.
 	alone   bool
