@@ -163,13 +163,14 @@ func sealed(raw []byte) string {
 // many it has refused at once; one that takes none gets none in the end.
 func TestNotesGetShorterOnce(t *testing.T) {
 	for limit, want := range map[int]int{3000: 2000, 1000: 1000, 400: 288, 100: 0} {
-		s := &session{mostNote: mostNote, log: slog.New(slog.DiscardHandler)}
+		s, own := &session{mostNote: mostNote, log: slog.New(slog.DiscardHandler)}, &ownership{}
+		own.session.Store(s)
 		for refused := true; refused && s.mostNote > 0; {
 			refused = false
 			var due []commitment
 			codes := map[topicPartition]code{}
 			for i := range 10 {
-				d := commitment{partition: topicPartition{"t", int32(i)}, metadata: strings.Repeat("x", min(s.mostNote, 4000))}
+				d := commitment{partition: topicPartition{"t", int32(i)}, own: own, metadata: strings.Repeat("x", min(s.mostNote, 4000))}
 				due = append(due, d)
 				if len(d.metadata) > limit {
 					codes[d.partition], refused = codeMetadataTooLarge, true
