@@ -198,11 +198,7 @@ func decodeResponse(frame []byte, request kmsg.Request, correlation int32) (kmsg
 			return nil, err
 		}
 	}
-	read := response.ReadFrom
-	if asked, ok := request.(*kmsg.FetchRequest); ok && response.IsFlexible() {
-		read = func(body []byte) error { return readFetch(response.(*kmsg.FetchResponse), asked, body) }
-	}
-	if err := read(body); err != nil {
+	if err := bodyOf(request, response)(body); err != nil {
 		return nil, fmt.Errorf("kafka: malformed answer to %s version %d: %w", kmsg.NameForKey(request.Key()), request.GetVersion(), err)
 	}
 	return response, nil

@@ -12,8 +12,7 @@ import (
 // first mistake it is bad and returns zeros.
 //
 // kmsg reads as many tagged fields as an answer announces, whether they are there or
-// not, and 2^32 take minutes: so answers to Fetch, the one request that is sent all
-// the time, are read here from the version on that has tagged fields.
+// not, and 2^32 take minutes: so answers with tagged fields are read here. See bodyOf.
 type fields struct {
 	src []byte
 	bad bool
