@@ -225,7 +225,7 @@ func (c *client) once(d broadway.Demand) fetched {
 	ctx, cancel := context.WithTimeout(context.Background(), c.Timeout)
 	defer cancel()
 	f, ok := c.await(c.start(ctx, d))
-	if !ok {
+	if !ok || f.err != nil && ctx.Err() != nil { // its context ends as await's time does: either may come first
 		c.Fatalf("Fetch of %+v did not return", d)
 	}
 	return f
