@@ -56,18 +56,18 @@ func (h *handling) begin(m *Message, n int, now int64, trial bool) {
 //     the pins.
 //
 // So either drop sees the pin, or picture the end.
-func (h *handling) picture(stage string) (Handling, bool) {
+func (h *handling) picture(c *crew) (Handling, bool) {
 	h.m.pins.Add(1)
 	defer h.m.pins.Add(-1)
 	if h.phase.Load() == phaseEnded {
 		return Handling{}, false
 	}
-	return h.named(stage), true
+	return h.named(c), true
 }
 
 // named is picture for those who keep h's message from settling.
-func (h *handling) named(stage string) Handling {
-	return Handling{Stage: stage, ID: h.m.ID(), Messages: h.n, Since: time.Unix(0, h.began)}
+func (h *handling) named(c *crew) Handling {
+	return Handling{Stage: c.stage, ID: h.m.ID(), Messages: h.n, Since: c.p.clock.time(h.began)}
 }
 
 // desk is where one goroutine of a stage handles.
@@ -181,7 +181,7 @@ func (c *crew) look(ctx context.Context, now time.Time, tick time.Duration) {
 	if c.timeout <= 0 {
 		return
 	}
-	expired := now.Add(-c.timeout - tick).UnixNano()
+	expired := c.p.clock.nanos(now.Add(-c.timeout - tick))
 	lost := expired - int64(stuckGrace(c.timeout))
 	var found []seat
 	var pictures []Handling
@@ -190,7 +190,7 @@ func (c *crew) look(ctx context.Context, now time.Time, tick time.Duration) {
 		if h := d.slot.Load(); h != nil && h.began <= expired && d.expire(h) && h.began <= lost && c.loseLocked(ctx, h) {
 			found = append(found, seat{d, h})
 			// Its worker cannot settle anything before it has the lock: see back.
-			pictures = append(pictures, h.named(c.stage))
+			pictures = append(pictures, h.named(c))
 		}
 	}
 	c.mu.Unlock()
@@ -268,7 +268,7 @@ func (c *crew) back(d *desk, h *handling) bool {
 	}
 	c.mu.Unlock()
 	c.p.count.late.Add(1)
-	c.report(h.named(c.stage), time.Now(), true)
+	c.report(h.named(c), time.Now(), true)
 	c.weigh()
 	return ends
 }
@@ -284,7 +284,7 @@ func (c *crew) disown(ctx context.Context, tell func([]Handling)) {
 		if h == nil || !h.disown() {
 			continue
 		}
-		found, given = append(found, seat{d, h}), append(given, h.named(c.stage))
+		found, given = append(found, seat{d, h}), append(given, h.named(c))
 		c.live--
 		if len(found) == 1 {
 			c.hire(ctx) // somebody has to give back what waits, were all stuck
@@ -339,12 +339,12 @@ func (c *crew) running() (busy int, oldest, lost []Handling) {
 		}
 	}
 	if first != nil {
-		if h, ok := first.picture(c.stage); ok {
+		if h, ok := first.picture(c); ok {
 			oldest = []Handling{h}
 		}
 	}
 	for _, h := range c.stuck {
-		if h, ok := h.picture(c.stage); ok {
+		if h, ok := h.picture(c); ok {
 			lost = append(lost, h)
 		}
 	}
@@ -363,7 +363,7 @@ func (c *crew) health() error {
 	if len(c.stuck) == 0 {
 		return nil
 	}
-	h, ok := c.stuck[0].picture(c.stage)
+	h, ok := c.stuck[0].picture(c)
 	age := time.Since(h.Since)
 	if !ok || len(c.stuck) <= c.max && age < stuckLong {
 		return nil

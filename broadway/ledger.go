@@ -33,6 +33,8 @@ type chunk struct {
 // Credit asserts that at each transition. A producer with a prefetch has its
 // own ledger of messages, reserved out of the whole; the others share one.
 type ledger struct {
+	clock clock
+
 	mu sync.Mutex // protects following fields
 
 	shared   *stage.Credit // messages, for producers without a prefetch

@@ -38,7 +38,7 @@ func (s *source) due(m *Message, now time.Time) int64 {
 	if d, ok := m.Metadata.(DeliveredAt); ok {
 		now = d.DeliveredAt()
 	}
-	return max(now.Add(limit/2).UnixNano(), 1)
+	return max(s.p.clock.nanos(now.Add(limit/2)), 1)
 }
 
 // recallEvery is how often overdue messages are looked for; 0 when no source has a
@@ -92,8 +92,9 @@ func (l *ledger) recall(now time.Time, ordered bool) (left int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var refs []*AckRef
+	at := l.clock.nanos(now)
 	for c := l.oldest; c != nil; c = c.next {
-		if c.overdue(now) && !c.recalled.Swap(true) && ordered && !slices.Contains(refs, c.ref) {
+		if c.overdue(at) && !c.recalled.Swap(true) && ordered && !slices.Contains(refs, c.ref) {
 			refs = append(refs, c.ref)
 		}
 	}
@@ -108,14 +109,16 @@ func (l *ledger) recall(now time.Time, ordered bool) (left int) {
 	return left
 }
 
-func (c *chunk) overdue(now time.Time) bool { return c.due != 0 && c.due <= now.UnixNano() }
+// overdue says whether c's messages are at a time of the pipeline's clock.
+func (c *chunk) overdue(now int64) bool { return c.due != 0 && c.due <= now }
 
 // overdue counts messages that are overdue and not settled.
 func (l *ledger) overdue(now time.Time) (n int) {
+	at := l.clock.nanos(now)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := l.oldest; c != nil; c = c.next {
-		if c.overdue(now) {
+		if c.overdue(at) {
 			n += c.remaining
 		}
 	}
@@ -128,10 +131,10 @@ func (c *crew) overdue(now time.Time) (found []Handling) {
 	defer c.mu.Unlock()
 	for _, d := range c.desks {
 		h := d.slot.Load()
-		if h == nil || h.due == 0 || h.due > now.UnixNano() || h.told {
+		if h == nil || h.due == 0 || h.due > c.p.clock.nanos(now) || h.told {
 			continue
 		}
-		if picture, ok := h.picture(c.stage); ok {
+		if picture, ok := h.picture(c); ok {
 			h.told = true
 			found = append(found, picture)
 		}

@@ -14,6 +14,7 @@ import (
 // Pipeline is a Config that was found valid, and can run once.
 type Pipeline struct {
 	cfg         Config
+	clock       clock
 	sources     []*source
 	ledger      *ledger
 	pool        *pool
@@ -48,7 +49,7 @@ type Pipeline struct {
 func New(cfg Config) (*Pipeline, error) {
 	cfg = cfg.withDefaults()
 	wrong := cfg.check()
-	p := &Pipeline{byName: map[string]*batcher{}, over: make(chan struct{}), turn: make(chan struct{}, 1)}
+	p := &Pipeline{clock: clock{time.Now()}, byName: map[string]*batcher{}, over: make(chan struct{}), turn: make(chan struct{}, 1)}
 	for _, producer := range cfg.Producers {
 		if producer != nil {
 			p.sources = append(p.sources, &source{
@@ -76,6 +77,7 @@ func New(cfg Config) (*Pipeline, error) {
 func (p *Pipeline) assemble() {
 	p.retrying, _ = p.cfg.Observer.(RetryObserver)
 	p.ledger = newLedger(int64(p.cfg.MaxUnsettled), p.cfg.MaxUnsettledBytes, p.sources)
+	p.ledger.clock = p.clock
 	for _, s := range p.sources {
 		s.settler = newSettler(p, s)
 	}

@@ -76,7 +76,7 @@ func (l *pool) quiet() bool { return l.dispatch.empty() && l.idle() }
 
 // start starts the workers. ctx is what handlers get.
 func (l *pool) start(ctx context.Context) {
-	l.clock.Store(time.Now().UnixNano())
+	l.clock.Store(l.p.clock.nanos(time.Now()))
 	l.crew.start(ctx, l.cfg.Concurrency)
 }
 

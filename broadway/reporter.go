@@ -61,7 +61,7 @@ func (r *reporter) report(ctx context.Context, o *openBatch) {
 	}
 	begin := time.Now()
 	o.run.batch = o
-	o.run.begin(o.Messages[0], len(o.Messages), begin.UnixNano(), o.trial)
+	o.run.begin(o.Messages[0], len(o.Messages), b.p.clock.nanos(begin), o.trial)
 	o.run.due = firstDue(o.Messages)
 	if b.cfg.RetryStuck {
 		for _, m := range o.Messages {
@@ -130,7 +130,7 @@ func (r *reporter) takeOver(ctx context.Context, h *handling, release bool) {
 		b.p.release(members...)
 		return // no other batch of its keys comes after it
 	}
-	b.conclude(context.WithoutCancel(ctx), o, members, time.Unix(0, h.began), b.late(), true)
+	b.conclude(context.WithoutCancel(ctx), o, members, b.p.clock.time(h.began), b.late(), true)
 }
 
 func (b *batcher) late() error {

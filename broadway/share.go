@@ -45,7 +45,7 @@ func (b *batcher) share() int64 {
 // for minBlocked, and for four times the longest so far.
 func (b *batcher) checkBlocked(now time.Time) bool {
 	busy := int(b.reporting.Load()) == b.cfg.Concurrency
-	since := time.Duration(now.UnixNano() - b.finishedAt.Load())
+	since := time.Duration(b.p.clock.nanos(now) - b.finishedAt.Load())
 	if !busy || since < max(minBlocked, 4*time.Duration(b.slowest.Load())) {
 		return false
 	}
@@ -54,7 +54,7 @@ func (b *batcher) checkBlocked(now time.Time) bool {
 
 // works is told of the begin and the end of reports.
 func (b *batcher) works(took time.Duration) {
-	b.finishedAt.Store(time.Now().UnixNano())
+	b.finishedAt.Store(b.p.clock.nanos(time.Now()))
 	b.slowest.Store(max(b.slowest.Load(), int64(took))) // one of two at once may be lost
 	if b.blockedNow.Swap(false) {
 		b.p.ledger.look()

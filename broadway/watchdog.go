@@ -25,7 +25,7 @@ func (p *Pipeline) watch(ctx context.Context, stop <-chan struct{}) {
 	for {
 		select {
 		case now := <-ticker.C:
-			p.pool.clock.Store(now.UnixNano())
+			p.pool.clock.Store(p.clock.nanos(now))
 			p.lookAtBatchers(now)
 			if now.Sub(looked) >= copyAge/2 {
 				looked = now
