@@ -55,15 +55,20 @@ func (s *session) whet() {
 func (s *session) deliver(d broadway.Demand) (messages []*broadway.Message, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	ready := s.readyParts()
+	ready, expanded := s.affordable(s.readyParts())
 	var tooLarge int64
 	for i, part := range ready {
 		left := d.Messages - len(messages)
 		if left == 0 {
 			break
 		}
+		before, full := part.expanded(), expanded >= s.mostExpanded()
+		if full && before == 0 {
+			continue
+		}
 		parts := len(ready) - i
-		h := s.surface(part, max((left+parts-1)/parts, min(left, minRun)), d.Bytes)
+		h := s.surface(part, max((left+parts-1)/parts, min(left, minRun)), d.Bytes, full)
+		expanded += part.expanded() - before
 		messages = append(messages, h.messages...)
 		d.Bytes -= h.bytes
 		if h.tooLarge > 0 && tooLarge == 0 {
@@ -116,14 +121,15 @@ func (s *session) windowLeft(p *partition) int64 {
 }
 
 // surface brings up messages of one partition. It gives mu away while it decodes;
-// decoding keeps the segment in place meanwhile. Callers hold mu.
-func (s *session) surface(part *partition, most int, bytes int64) (h haul) {
+// decoding keeps the segment in place meanwhile. When full it opens no further batch.
+// Callers hold mu.
+func (s *session) surface(part *partition, most int, bytes int64, full bool) (h haul) {
 	own := part.own
 	if part.phase != phaseFetching {
 		return h
 	}
 	most = own.ref.Take(int(min(int64(most), s.windowLeft(part))))
-	h.next, h.below, h.leader = own.ledger.Position(), s.allowed(part), part.leader.epoch
+	h.next, h.below, h.leader, h.full = own.ledger.Position(), s.allowed(part), part.leader.epoch, full
 	for len(h.messages) < most && len(part.segments) > 0 && h.goesOn() {
 		seg := part.segments[0]
 		part.decoding = true

@@ -50,7 +50,8 @@
 // before is handed out. Brokers answer with whole batches, which may hold more
 // than was asked for; the rest waits in the client, undelivered, and that
 // partition is not fetched meanwhile. The client holds at most two responses of
-// MaxBytes per broker, and decompresses only what it hands out.
+// MaxBytes per broker, and decompresses only what it hands out: batches are open, decompressed,
+// until their last message is handed out, and take twice MaxBytes and one batch in sum.
 //
 // Each broker that leads partitions of this member has up to three connections
 // for fetching (one for partitions that are behind, two long polls for those at

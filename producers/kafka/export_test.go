@@ -37,3 +37,13 @@ func Tell(topic [16]byte, base int64, epoch int32, ends ...int64) string {
 	text, _ := n.encode(mostNote)
 	return text
 }
+
+// Expanded is what decompressed batches take. It must not be called while Fetch runs.
+func (p *Producer) Expanded() (sum int64) {
+	if s, _ := p.current(); s != nil {
+		for _, part := range s.parts {
+			sum += part.expanded()
+		}
+	}
+	return sum
+}

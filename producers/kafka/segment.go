@@ -43,9 +43,11 @@ type segment struct {
 	open    bool
 	batch   batchInfo
 	records []byte // what is not read yet of the open batch
-	unread  int32
-	peeked  bool // rec was read and not handed out
-	rec     record
+	// expanded is what the open batch takes in memory beyond its frame.
+	expanded int64
+	unread   int32
+	peeked   bool // rec was read and not handed out
+	rec      record
 
 	// resume is where the batch ends that an error is about, 0 when its head
 	// does not tell.
@@ -114,7 +116,7 @@ func (s *segment) read() error {
 
 // pass leaves the open batch, with the offsets at its end that compaction took.
 func (s *segment) pass() {
-	s.open, s.records = false, nil
+	s.open, s.records, s.expanded = false, nil, 0
 	s.next = max(s.next, s.batch.next)
 }
 
@@ -146,6 +148,9 @@ func (s *segment) openBatch(d *decoder) error {
 			return fmt.Errorf("at offset %d: %w", b.base, err)
 		}
 		s.unread = b.count
+		if b.attributes&attrCodec != codecNone {
+			s.expanded = int64(cap(s.records))
+		}
 	} else {
 		s.left -= int64(b.count)
 	}
@@ -212,11 +217,13 @@ type haul struct {
 	// none. The log was cut there, and its offsets are used anew.
 	leader int32
 	cut    int64
+	// full says to stop at the end of the open batch, and ended that it was reached.
+	full, ended bool
 }
 
 // goesOn says whether nothing ends the visit.
 func (h *haul) goesOn() bool {
-	return h.err == nil && h.tooLarge == 0 && h.cut == 0 && !h.held
+	return h.err == nil && h.tooLarge == 0 && h.cut == 0 && !h.held && !h.ended
 }
 
 // fill hands out up to most records of s that weigh up to bytes in sum, as
@@ -234,6 +241,10 @@ func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *hau
 	var slab slab
 	defer slab.close()
 	for i := 0; i < n; {
+		if h.full && len(h.messages) > 0 && s.readOut() {
+			h.ended = true
+			break
+		}
 		rec, err := s.peek(d)
 		if rec == nil {
 			h.err = err
@@ -262,6 +273,9 @@ func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *hau
 		s.took()
 		i++
 	}
+	if s.open && s.readOut() {
+		s.pass() // let go of its memory
+	}
 	if s.waiting() == 0 && h.err == nil && h.cut == 0 {
 		// Nothing is left but control batches and gaps: pass over them now, so
 		// that the position does not stop before them.
@@ -274,6 +288,9 @@ func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *hau
 		h.reached(s.next-1, s.batch.epoch)
 	}
 }
+
+// readOut says whether nothing is left of the open batch, or none is open.
+func (s *segment) readOut() bool { return !s.peeked && (!s.open || s.unread == 0) }
 
 // waiting is how many records may still come, at most.
 func (s *segment) waiting() int64 {
