@@ -13,6 +13,8 @@ import (
 	"github.com/gobroadway/gobroadway/chaos/internal/ledger"
 	"github.com/gobroadway/gobroadway/chaos/internal/load"
 	"github.com/gobroadway/gobroadway/chaos/internal/rig"
+	"github.com/gobroadway/gobroadway/chaos/internal/wire"
+	"github.com/gobroadway/gobroadway/chaos/internal/worker"
 )
 
 // scarcity is H2: processes without descriptors, with little memory, and with a processor that stutters.
@@ -28,6 +30,58 @@ func scarcity(ctx context.Context, env *Env) (*Outcome, error) {
 		}
 	}
 	return all, nil
+}
+
+// wallClock is H1: the clock that stamps dead letters jumps. Kafka refuses records more than an hour ahead of its own.
+func wallClock(ctx context.Context, env *Env) (*Outcome, error) {
+	return bothAtOnce(ctx, env, wallClockOnce)
+}
+
+func wallClockOnce(ctx context.Context, env *Env, run *either) (*Outcome, error) {
+	n := env.N(20_000, 3_000)
+	if err := run.produce(ctx, load.Spec{Messages: n}); err != nil {
+		return nil, err
+	}
+	run.deadly = true
+	rejected := worker.Fault{Kind: worker.Reject, Every: 20, Rest: 11}
+	cfg := run.config
+	cfg.Faults = []worker.Fault{rejected}
+	cfg.Clock = []time.Duration{0, time.Hour, -time.Hour, 2 * time.Hour, 24 * time.Hour, -24 * time.Hour, 59 * time.Minute}
+	if _, err := run.startAll(ctx, 1, cfg); err != nil {
+		return nil, err
+	}
+	if err := run.drained(ctx, 2*time.Minute); err != nil {
+		return nil, err
+	}
+	outcome, err := run.finish(ctx, check.Rules{})
+	if err != nil {
+		return nil, err
+	}
+	wrong, err := wronglyDead(run.dir, rejected)
+	if err != nil {
+		return nil, err
+	}
+	outcome.Must(len(wrong) == 0, "fates that are not the planned ones: %.300q", wrong)
+	outcome.Must(outcome.Total(check.Duplicates) == 0, "%d messages came twice", outcome.Total(check.Duplicates))
+	refused, err := refusedStamps(run.dir)
+	if err != nil {
+		return nil, err
+	}
+	outcome.Must(run.kind != "kafka" || refused > 0, "the broker never refused a time")
+	outcome.Note("%d messages, %d dead letters, stamped by a clock off by up to a day: %d requests refused for it", n, outcome.Results[0].Dead, refused)
+	return outcome, nil
+}
+
+// refusedStamps counts answers of a broker that a record's time is too far from its own.
+func refusedStamps(dir string) (n int, err error) {
+	const invalidTimestamp = 32
+	events, _, err := ledger.Read[wire.Event](dir, ledger.KindWire)
+	for _, event := range events {
+		if event.Kind == wire.ProduceAnswer && event.Code == invalidTimestamp {
+			n++
+		}
+	}
+	return n, err
 }
 
 // noDescriptors lets a process have 64 descriptors, and then no further one while its connections are cut.

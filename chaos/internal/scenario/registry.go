@@ -187,6 +187,11 @@ func credentials() []Scenario {
 func machine() []Scenario {
 	return []Scenario{
 		{
+			ID: "H1", Severity: "S2", Title: "Wall clock off by hours and days", Run: wallClock,
+			Limit: "the clock that stamps dead letters and their records jumps by up to a day, both ways: each rejected message is dead-lettered once, " +
+				"lost 0, duplicates 0 (time-outs: TestNoTimeOutGoesByTheWallClock)",
+		},
+		{
 			ID: "H2", Severity: "S2", Title: "No descriptors, little memory, a processor that stutters", Run: scarcity,
 			Limit: "on either broker: no further descriptor while connections are cut: <= 30 % of a core, goes on afterwards; messages of 1 MiB: <= 256 MiB resident; " +
 				"stopped 200 of 400 ms for 60 s; lost 0, duplicates <= window or prefetch",

@@ -55,6 +55,8 @@ type Config struct {
 	Verify bool
 	// Report is a folder for reports, which reporters write before the sink.
 	Report string
+	// Clock is by how much the wall clock of dead letters is off, one after the other.
+	Clock []time.Duration
 	// NoSink makes handlers write no success: for scenarios whose sink is elsewhere.
 	NoSink bool
 }

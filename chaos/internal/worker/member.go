@@ -62,7 +62,9 @@ func newMember(cfg Config, name string, s *sink) (*member, error) {
 		return nil, err
 	}
 	if config.Failure.Action == broadway.ActionDeadLetter {
-		config.Failure.DeadLetter = deadLetters{&acknowledgers.DeadLetters{Publisher: m.publisher, Destination: cfg.DeadLetter}, s.fail}
+		config.Failure.DeadLetter = deadLetters{
+			&acknowledgers.DeadLetters{Publisher: m.publisher, Destination: cfg.DeadLetter, Now: (&jumps{offsets: cfg.Clock}).now}, s.fail,
+		}
 	}
 	m.pipeline, err = broadway.New(config)
 	return m, err
@@ -92,7 +94,7 @@ func (m *member) source(cfg Config, name string, config *broadway.Config) error 
 		producer := kafka.NewProducer(k)
 		config.Producers = []broadway.Producer{producer}
 		m.counts = func() map[string]int64 { return kafkaCounts(producer.Stats()) }
-		m.publisher = kafka.NewPublisher(kafka.PublisherConfig{Brokers: cfg.Kafka.Brokers, Topic: cfg.DeadLetter, ClientID: name})
+		m.publisher = kafka.NewPublisher(kafka.PublisherConfig{Brokers: cfg.Kafka.Brokers, Topic: cfg.DeadLetter, ClientID: name, Now: (&jumps{offsets: cfg.Clock}).now})
 		return nil
 	case cfg.Rabbit != nil:
 		r := cfg.Rabbit
