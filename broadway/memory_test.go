@@ -3,15 +3,18 @@ package broadway_test
 import (
 	"context"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/gobroadway/gobroadway/broadway"
+	"github.com/gobroadway/gobroadway/broadway/broadwaytest"
 	"github.com/gobroadway/gobroadway/producers/memory"
 )
 
@@ -78,4 +81,25 @@ func blockForEver(t *testing.T) {
 		t.Errorf("stats: %+v", st)
 	}
 	_ = stop() // cannot be clean
+}
+
+// TestABoundInBytesMayBeAsLargeAsANumber: who wants none asks for the largest, and
+// messages come as many at a time as with another one.
+func TestABoundInBytesMayBeAsLargeAsANumber(t *testing.T) {
+	for _, bound := range []int64{0, 1 << 62, math.MaxInt64} {
+		synctest.Test(t, func(t *testing.T) {
+			observer := &broadwaytest.ObserverRecorder{}
+			p := build(t, broadway.Config{
+				Producers: []broadway.Producer{memory.New(memory.Config{Payloads: payloads(100)})},
+				Processor: broadway.ProcessorConfig{Concurrency: 2, MaxDemand: 10, Handler: nothing},
+				Observer:  observer, MaxUnsettled: 20, MaxUnsettledBytes: bound,
+			})
+			if err := p.Run(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if first := observer.Fetches()[0]; first.Demand.Messages != 20 || first.Demand.Bytes < 1<<20 {
+				t.Errorf("with a bound of %d bytes the first demand is %+v", bound, first.Demand)
+			}
+		})
+	}
 }

@@ -33,7 +33,7 @@ func (e *FieldError) Error() string {
 // withDefaults is a copy of c with every default resolved, but for MaxUnsettled.
 func (c Config) withDefaults() Config {
 	c.Name = cmp.Or(c.Name, "pipeline")
-	c.MaxUnsettledBytes = cmp.Or(c.MaxUnsettledBytes, DefaultMaxUnsettledBytes)
+	c.MaxUnsettledBytes = min(cmp.Or(c.MaxUnsettledBytes, DefaultMaxUnsettledBytes), maxBytes)
 	c.DrainTimeout = cmp.Or(c.DrainTimeout, DefaultDrainTimeout)
 	c.ReconnectBackoff = c.ReconnectBackoff.or(Backoff{Initial: time.Second, Max: 30 * time.Second, Factor: 2, Jitter: DefaultBackoffJitter})
 	c.Logger = cmp.Or(c.Logger, slog.Default())
@@ -90,6 +90,7 @@ const (
 	maxConcurrency = 1 << 16
 	maxMessages    = 1 << 24
 	maxAttempts    = 1000
+	maxBytes       = 1 << 53 // more is as good as none, and means that
 )
 
 func (e *mistakes) between(field string, value, most int) {

@@ -2,11 +2,14 @@ package rabbitmq
 
 import (
 	"errors"
+	"math"
 	"net"
 	"os"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/gobroadway/gobroadway/broadway"
 )
 
 // TestTheGateHoldsTheReaderUp: it reads while less than the limit is unsettled,
@@ -90,4 +93,24 @@ func TestTheDeadlineStartsWhenTheReaderMayRead(t *testing.T) {
 		}
 		_, _ = here.Close(), there.Close()
 	})
+}
+
+// TestTheGateHasItsPartOfTheBound: also of one that is as large as a number.
+func TestTheGateHasItsPartOfTheBound(t *testing.T) {
+	for _, c := range []struct {
+		bytes       int64
+		share, most int
+		want        int64
+	}{
+		{64 << 20, 100, 100, 64 << 20},
+		{100, 1, 3, 33},
+		{1, 1, 1000, 1},
+		{math.MaxInt64, 1 << 24, 1 << 24, math.MaxInt64},
+		{math.MaxInt64, 50, 100, math.MaxInt64/2 - 3},
+	} {
+		got := shareOf(broadway.Limits{MaxUnsettled: c.most, MaxUnsettledBytes: c.bytes, Share: c.share})
+		if d := got - c.want; d < 0 || d > 3 {
+			t.Errorf("%d of %d messages have %d of %d bytes, want %d", c.share, c.most, got, c.bytes, c.want)
+		}
+	}
 }

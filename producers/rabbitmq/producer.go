@@ -99,7 +99,7 @@ func (p *Producer) Describe(l broadway.Limits) broadway.Traits {
 	if p.cfg.Prefetch == 0 {
 		p.prefetch = min(max(l.Share, 1), MaxPrefetch)
 	}
-	p.server.maxHeld = max(l.MaxUnsettledBytes*int64(l.Share)/int64(max(l.MaxUnsettled, 1)), 1)
+	p.server.maxHeld = shareOf(l)
 	return broadway.Traits{
 		Kind: "rabbitmq", Name: p.cfg.Queue, Broker: true,
 		Actions:     broadway.ActionSet(broadway.ActionReject, broadway.ActionRequeue, broadway.ActionRequeueOnce),
@@ -107,6 +107,13 @@ func (p *Producer) Describe(l broadway.Limits) broadway.Traits {
 		AckTimeout:  max(p.cfg.AckTimeout, 0),
 		TLSInsecure: p.server.tls != nil && p.server.tls.InsecureSkipVerify,
 	}
+}
+
+// shareOf is the source's part of MaxUnsettledBytes, which may be as large as a
+// number: the quotient comes first.
+func shareOf(l broadway.Limits) int64 {
+	whole, share := int64(max(l.MaxUnsettled, 1)), int64(l.Share)
+	return max(l.MaxUnsettledBytes/whole*share+l.MaxUnsettledBytes%whole*share/whole, 1)
 }
 
 // Connect connects once, declares what is to be declared, and starts to consume.
