@@ -84,9 +84,8 @@ type ProcessorConfig struct {
 	// A handler that has not returned a grace later (the Timeout again, at least
 	// 10 ms and at most 0.6 s) is stuck: nothing can end it. It is named in the log,
 	// to a StuckObserver and in Stats.Stuck, and another worker takes its worker's
-	// place. Its message has failed, but is not tried again, nor its key (nor others
-	// that share its lane, of 64 for each worker) handled, before it returns; what it
-	// returns does not matter then. A handler without a Timeout is never stuck: see
+	// place. Its message has failed, but is not tried again, nor its key handled, before
+	// it returns; what it returns does not matter then. A handler without a Timeout is never stuck: see
 	// ProcessorStats.Oldest for the one that has run for longest.
 	Timeout time.Duration
 	// MaxStuck is how many stuck handlers have their workers replaced at a time.

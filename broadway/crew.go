@@ -41,7 +41,25 @@ const (
 	phaseStuck           // it has not returned since: a replacement may have its place
 	phaseDisowned        // its message was dealt with: what it returns counts for nothing
 	phaseEnded
+	// laneOpen is set besides: the lane of a handling that is slow was let go, and
+	// its worker has no say in it any more. See lanes.open.
+	laneOpen = 1 << 7
 )
+
+// at is the phase that h is in.
+func (h *handling) at() uint32 { return h.phase.Load() &^ laneOpen }
+
+// move moves h from one phase to another, and keeps laneOpen: which only the
+// watchdog sets, whose goroutine this is.
+func (h *handling) move(from, to uint32) bool {
+	return h.phase.CompareAndSwap(from, to) || h.phase.CompareAndSwap(from|laneOpen, to|laneOpen)
+}
+
+// end ends h, and says in which phase it was, and whether its lane was let go.
+func (h *handling) end() (phase uint32, open bool) {
+	was := h.phase.Swap(phaseEnded)
+	return was &^ laneOpen, was&laneOpen != 0
+}
 
 func (h *handling) begin(m *Message, n int, now int64, trial bool) {
 	h.m, h.n, h.began, h.trial = m, n, max(now, 1), trial
@@ -59,7 +77,7 @@ func (h *handling) begin(m *Message, n int, now int64, trial bool) {
 func (h *handling) picture(c *crew) (Handling, bool) {
 	h.m.pins.Add(1)
 	defer h.m.pins.Add(-1)
-	if h.phase.Load() == phaseEnded {
+	if h.at() == phaseEnded {
 		return Handling{}, false
 	}
 	return h.named(c), true
@@ -87,8 +105,8 @@ type deskOwner interface {
 	// stuck is told that h, which is the owner's, does not return.
 	stuck(h *handling)
 	// takeOver deals with what h handles, which was disowned: it has timed out,
-	// or is given back.
-	takeOver(ctx context.Context, h *handling, release bool)
+	// or is given back. open says that its lane was let go before.
+	takeOver(ctx context.Context, h *handling, release, open bool)
 }
 
 // crew is the goroutines of one stage that call handlers. A handler that ignores
@@ -188,7 +206,7 @@ func (c *crew) look(ctx context.Context, now time.Time, tick time.Duration) {
 	c.mu.Lock()
 	for _, d := range c.desks {
 		if h := d.slot.Load(); h != nil && h.began <= expired && d.expire(h) && h.began <= lost && c.loseLocked(ctx, h) {
-			found = append(found, seat{d, h})
+			found = append(found, seat{d: d, h: h})
 			// Its worker cannot settle anything before it has the lock: see back.
 			pictures = append(pictures, h.named(c))
 		}
@@ -198,16 +216,20 @@ func (c *crew) look(ctx context.Context, now time.Time, tick time.Duration) {
 		c.report(pictures[i], now, false)
 		c.weigh() // first: a batcher must not hand out a batch that nobody is there for
 		s.d.owner.stuck(s.h)
-		if c.retry && s.h.phase.CompareAndSwap(phaseStuck, phaseDisowned) {
-			s.d.owner.takeOver(ctx, s.h, false)
+		if !c.retry {
+			continue
+		}
+		if open, ok := s.h.disown(); ok {
+			s.d.owner.takeOver(ctx, s.h, false, open)
 		}
 	}
 }
 
 // seat is a handling, and where it is.
 type seat struct {
-	d *desk
-	h *handling
+	d    *desk
+	h    *handling
+	open bool // its lane was let go
 }
 
 // weigh stops the stage while more handlers are stuck than are replaced.
@@ -224,13 +246,13 @@ func (d *desk) expire(h *handling) bool {
 	// cancel is read before the swap, and the worker makes a new context only after
 	// it has seen the swap: so it belongs to the handling that is swapped.
 	cancel := d.cancel.Load()
-	if h.phase.CompareAndSwap(phaseRuns, phaseTimedOut) {
+	if h.move(phaseRuns, phaseTimedOut) {
 		if cancel != nil {
 			(*cancel)(ErrHandlerTimeout)
 		}
 		return false
 	}
-	return h.phase.Load() == phaseTimedOut
+	return h.at() == phaseTimedOut
 }
 
 // loseLocked makes h stuck, if it is not over, and hires a replacement.
@@ -239,7 +261,7 @@ func (d *desk) expire(h *handling) bool {
 // among the stuck: (1) h is made stuck; (2) the worker sees that and calls back;
 // (3) h is added; (4) back has the lock.
 func (c *crew) loseLocked(ctx context.Context, h *handling) bool {
-	if !h.phase.CompareAndSwap(phaseTimedOut, phaseStuck) {
+	if !h.move(phaseTimedOut, phaseStuck) {
 		return false
 	}
 	c.stuck = append(c.stuck, h)
@@ -281,10 +303,14 @@ func (c *crew) disown(ctx context.Context, tell func([]Handling)) {
 	c.mu.Lock()
 	for _, d := range c.desks {
 		h := d.slot.Load()
-		if h == nil || !h.disown() {
+		if h == nil {
 			continue
 		}
-		found, given = append(found, seat{d, h}), append(given, h.named(c))
+		open, ok := h.disown()
+		if !ok {
+			continue
+		}
+		found, given = append(found, seat{d, h, open}), append(given, h.named(c))
 		c.live--
 		if len(found) == 1 {
 			c.hire(ctx) // somebody has to give back what waits, were all stuck
@@ -293,19 +319,32 @@ func (c *crew) disown(ctx context.Context, tell func([]Handling)) {
 	c.mu.Unlock()
 	tell(given)
 	for _, s := range found {
-		s.d.owner.takeOver(ctx, s.h, true)
+		s.d.owner.takeOver(ctx, s.h, true, s.open)
 		s.d.leave(c)
 	}
 }
 
-// disown says whether this call disowned h.
-func (h *handling) disown() bool {
-	for p := h.phase.Load(); p < phaseDisowned; p = h.phase.Load() {
-		if h.phase.CompareAndSwap(p, phaseDisowned) {
-			return true
+// disown says whether this call disowned h, and whether its lane was let go before.
+func (h *handling) disown() (open, ok bool) {
+	for p := h.phase.Load(); p&^laneOpen < phaseDisowned; p = h.phase.Load() {
+		if h.phase.CompareAndSwap(p, phaseDisowned|p&laneOpen) {
+			return p&laneOpen != 0, true
 		}
 	}
-	return false
+	return false, false
+}
+
+// slow gives the handlings that began before a time, and are not over.
+func (c *crew) slow(before time.Time) (found []*handling) {
+	since := c.p.clock.nanos(before)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, d := range c.desks {
+		if h := d.slot.Load(); h != nil && h.began <= since && h.phase.Load() < phaseDisowned {
+			found = append(found, h)
+		}
+	}
+	return found
 }
 
 // report tells of a handler that does not return, or has returned after all.
@@ -330,7 +369,7 @@ func (c *crew) running() (busy int, oldest, lost []Handling) {
 	defer c.mu.Unlock()
 	for _, d := range c.desks {
 		h := d.slot.Load()
-		if h == nil || h.phase.Load() > phaseTimedOut {
+		if h == nil || h.at() > phaseTimedOut {
 			continue
 		}
 		busy++

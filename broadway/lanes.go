@@ -13,9 +13,14 @@ const lanesPerWorker = 64
 // that others could wait behind.
 const laneVisit = 32
 
+// laneKept is how long a handling may keep its lane, and not only its key, from
+// other workers.
+const laneKept = 2 * visitTime
+
 // lanes is the dispatcher that keeps the order of each key. A message goes to
 // the lane that its key hashes to; one worker owns a lane at a time. A message
-// that waits for another attempt blocks its key, not its lane.
+// that waits for another attempt, or is in a slow handler, blocks its key, not its
+// lane.
 type lanes struct {
 	pool    *pool
 	lanes   []lane
@@ -73,8 +78,11 @@ func (d *lanes) requeue(m *Message) {
 	d.deliver(m)
 }
 
+// laneFor is where the messages of a key go.
+func (d *lanes) laneFor(key uint64) *lane { return &d.lanes[mix(key)%uint64(len(d.lanes))] }
+
 func (d *lanes) deliver(m *Message) {
-	l := &d.lanes[mix(m.lane)%uint64(len(d.lanes))]
+	l := d.laneFor(m.lane)
 	l.inbox.push(m)
 	l.waiting.Add(1)
 	if l.scheduled.CompareAndSwap(false, true) {
@@ -137,9 +145,9 @@ func (d *lanes) visit(ctx context.Context, w *worker) {
 
 // visitLane handles some messages of l, and says whether the visit may go on.
 func (d *lanes) visitLane(ctx context.Context, w *worker, l *lane) bool {
-	w.owned = l
+	w.owned, w.laneOpen = l, false
 	defer func() {
-		if !w.disowned {
+		if !w.disowned && !w.laneOpen {
 			d.letGo(l)
 		}
 	}()
@@ -158,6 +166,9 @@ func (d *lanes) visitLane(ctx context.Context, w *worker, l *lane) bool {
 		if !d.handle(ctx, w, l, m) {
 			return false
 		}
+		if w.laneOpen {
+			break
+		}
 	}
 	return !w.over()
 }
@@ -165,13 +176,49 @@ func (d *lanes) visitLane(ctx context.Context, w *worker, l *lane) bool {
 // handle handles m, and blocks or frees its key: also when the handler calls
 // runtime.Goexit, which ends the goroutine here.
 func (d *lanes) handle(ctx context.Context, w *worker, l *lane, m *Message) bool {
-	key, trial := m.lane, m.retry // whoever gets m next may write it
+	key, trial, ref, chunk := m.lane, m.retry, m.ref, m.chunk // whoever gets m next may write it
 	defer func() {
-		if !w.disowned { // otherwise the lane is another's
+		switch {
+		case w.disowned: // the lane is another's
+		case w.laneOpen:
+			d.follow(placeholder(ref, chunk, key), w.verdict)
+		default:
 			d.note(l, key, trial, w.verdict)
 		}
 	}()
 	return w.handle(ctx, m)
+}
+
+// open lets go of the lanes of handlings that are slow, so that other workers
+// handle the other keys in them. The key of each is blocked as if it waited for
+// another attempt. It is called by the watchdog.
+//
+//  1. The worker has put its handling into its slot, and does not touch the lane
+//     before the handling ends.
+//  2. The watchdog sets laneOpen, which fails once the handling has ended. From then
+//     on the lane is the watchdog's: it blocks the key, and lets the lane go.
+//  3. The worker ends its handling, and learns by the same swap that the lane is not
+//     its own. It sends what frees the key through the lane's inbox: see follow.
+//     Should that be before the watchdog is done, it waits there.
+func (d *lanes) open(slow []*handling) {
+	for _, h := range slow {
+		key := h.m.lane // not written after publish
+		p := h.phase.Load()
+		if p >= phaseDisowned || !h.phase.CompareAndSwap(p, p|laneOpen) {
+			continue // its lane is open, it is over, or the next look finds it
+		}
+		l := d.laneFor(key)
+		d.note(l, key, false, parked)
+		d.letGo(l)
+	}
+}
+
+// follow does what the outcome of a message means whose lane was let go: if it is
+// not tried again, instead frees its key.
+func (d *lanes) follow(instead *Message, v verdict) {
+	if v != parked {
+		d.requeue(instead)
+	}
 }
 
 // note does what the outcome of a message means for its key; trial says that it

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -18,6 +19,60 @@ import (
 	"github.com/gobroadway/gobroadway/broadway/broadwaytest"
 	"github.com/gobroadway/gobroadway/producers/memory"
 )
+
+// Messages of a key are handled one after the other and in order, however slow and stuck their handlers are, and how they fail; and all
+// are, though many keys share a lane.
+func TestOrderOfKeysWhateverIsSlow(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		n := rapid.IntRange(1, 150).Draw(rt, "n")
+		keys := rapid.IntRange(1, 100).Draw(rt, "keys")
+		workers := rapid.IntRange(1, 3).Draw(rt, "workers")
+		fails := rapid.SliceOfN(rapid.IntRange(0, 2), n, n).Draw(rt, "fails")
+		slow := rapid.SliceOfN(rapid.SampledFrom([]time.Duration{0, 0, 0, 150, 201, 350, 900}), n, n).Draw(rt, "slow")
+		timeout := rapid.SampledFrom([]time.Duration{0, 180 * time.Millisecond, 500 * time.Millisecond}).Draw(rt, "timeout")
+		stop := rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond, 2 * time.Second}).Draw(rt, "abort after")
+		synctest.Test(t, func(t *testing.T) {
+			var mu sync.Mutex
+			in, done := map[int]bool{}, map[int]int{}
+			handle := func(_ context.Context, m *broadway.Message) error {
+				i := number(m)
+				mu.Lock()
+				if in[i%keys] {
+					rt.Errorf("%d is handled beside another of its key", i)
+				}
+				if last, ok := done[i%keys]; ok && i < last {
+					rt.Errorf("%d is handled after %d", i, last)
+				}
+				in[i%keys] = true
+				mu.Unlock()
+				time.Sleep(slow[i] * time.Millisecond)
+				mu.Lock()
+				defer mu.Unlock()
+				in[i%keys], done[i%keys] = false, i
+				if m.Attempt <= fails[i] {
+					return errFail
+				}
+				return nil
+			}
+			p := build(t, broadway.Config{
+				Producers: []broadway.Producer{memory.New(memory.Config{Payloads: payloads(n)})},
+				Processor: broadway.ProcessorConfig{
+					Concurrency: workers, MaxDemand: 100, Handler: handle, Timeout: timeout, PartitionBy: func(m *broadway.Message) uint64 { return uint64(number(m) % keys) },
+				},
+				Failure:      broadway.FailurePolicy{MaxAttempts: 3, Action: broadway.ActionDrop, Backoff: broadway.Backoff{Initial: 20 * time.Millisecond, Max: 20 * time.Millisecond}},
+				MaxUnsettled: 4000, DrainTimeout: time.Minute,
+			})
+			if stop > 0 {
+				time.AfterFunc(stop, p.Abort)
+			}
+			err := p.Run(t.Context())
+			time.Sleep(time.Minute) // handlers that are not waited for
+			if st := p.Stats(); stop == 0 && (err != nil || st.Succeeded+st.Failed != int64(n) || st.SettledTwice != 0) {
+				rt.Errorf("%v: %+v", err, st)
+			}
+		})
+	})
+}
 
 // a later message of a key is never reported successfully before an earlier one, whatever fails how often.
 func TestOrderOfKeysWhateverFails(t *testing.T) {

@@ -159,10 +159,16 @@ func (l *pool) giveBack(m *Message) {
 		l.p.release(m)
 		return
 	}
-	instead := &Message{ref: m.ref, chunk: m.chunk, lane: m.lane, retry: true, giveBack: true}
-	instead.state.Store(stateReleased)
+	instead := placeholder(m.ref, m.chunk, m.lane)
 	l.p.release(m)
 	l.dispatch.requeue(instead)
+}
+
+// placeholder takes a message's place in its lane, to say that its key is free.
+func placeholder(ref *AckRef, c *chunk, key uint64) *Message {
+	instead := &Message{ref: ref, chunk: c, lane: key, retry: true, giveBack: true}
+	instead.state.Store(stateReleased)
+	return instead
 }
 
 // again sends messages that waited for the pool back to it.

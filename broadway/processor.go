@@ -125,6 +125,7 @@ type worker struct {
 	trial             bool      // the last message decides whether the circuit closes
 	ends              bool      // the goroutine has a replacement
 	disowned          bool      // what the last message was, and its lane, is another's
+	laneOpen          bool      // the lane of the last message is another's: see lanes.open
 	before            written   // of the last message, with RetryStuck
 }
 
@@ -240,7 +241,8 @@ func (w *worker) enters(m *Message) bool {
 
 // finish hands m on after its handler returned err.
 func (w *worker) finish(ctx context.Context, m *Message, err error) bool {
-	phase := m.run.phase.Swap(phaseEnded)
+	phase, open := m.run.end()
+	w.laneOpen = open
 	trial := w.trial && phase < phaseStuck // otherwise it was over: see stuck
 	if phase >= phaseStuck {
 		w.ends = w.pool.crew.back(&w.desk, &m.run)
@@ -278,8 +280,8 @@ func (w *worker) stuck(h *handling) {
 // takeOver deals with the message of a handler that does not return, and opens its
 // lane. The handler still has the Message, and may write to it: what goes on is a
 // copy.
-func (w *worker) takeOver(ctx context.Context, h *handling, release bool) {
-	key, trial := h.m.lane, h.m.retry
+func (w *worker) takeOver(ctx context.Context, h *handling, release, open bool) {
+	key, trial, instead := h.m.lane, h.m.retry, placeholder(h.m.ref, h.m.chunk, h.m.lane)
 	m := h.m.copy(w.before)
 	v := gone
 	if release {
@@ -287,7 +289,11 @@ func (w *worker) takeOver(ctx context.Context, h *handling, release bool) {
 	} else {
 		v = w.pool.p.fail(ctx, m, w.pool.late(), false, false)
 	}
-	if d, ok := w.pool.dispatch.(*lanes); ok && w.owned != nil {
+	switch d, ok := w.pool.dispatch.(*lanes); {
+	case !ok || w.owned == nil:
+	case open:
+		d.follow(instead, v)
+	default:
 		d.note(w.owned, key, trial, v)
 		d.letGo(w.owned)
 	}

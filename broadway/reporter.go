@@ -76,7 +76,7 @@ func (r *reporter) report(ctx context.Context, o *openBatch) {
 
 // finish settles the members of o, unless they are another's by now.
 func (r *reporter) finish(ctx context.Context, o *openBatch, begin time.Time, err error) {
-	phase := o.run.phase.Swap(phaseEnded)
+	phase, _ := o.run.end()
 	r.slot.Store(nil)
 	if phase >= phaseStuck {
 		r.ends = r.b.crew.back(&r.desk, &o.run)
@@ -116,7 +116,7 @@ func (r *reporter) stuck(h *handling) {
 
 // takeOver deals with the batch of a reporter that does not return. The reporter
 // still has the members, and may write to them: what goes on are copies.
-func (r *reporter) takeOver(ctx context.Context, h *handling, release bool) {
+func (r *reporter) takeOver(ctx context.Context, h *handling, release, _ bool) {
 	b, o := r.b, h.batch
 	members := make([]*Message, len(o.Messages))
 	for i, m := range o.Messages {

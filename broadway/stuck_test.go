@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -111,8 +112,8 @@ func TestAHandlerThatDoesNotReturnIsReplaced(t *testing.T) {
 	}
 }
 
-// With order, neither the key nor its lane is opened before the handler returns;
-// with RetryStuck both are at once.
+// With order, the key is not opened before the handler returns; with RetryStuck it is
+// at once.
 func TestAStuckHandlerKeepsItsKey(t *testing.T) {
 	for _, retry := range []bool{false, true} {
 		t.Run(fmt.Sprintf("retry=%v", retry), func(t *testing.T) {
@@ -147,6 +148,80 @@ func TestAStuckHandlerKeepsItsKey(t *testing.T) {
 				synctest.Wait()
 				if st := p.pipeline.Stats(); st.SettledTwice != 0 || st.Late != 1 || len(st.Stuck) != 0 {
 					t.Errorf("%+v", st)
+				}
+			})
+		})
+	}
+}
+
+// A slow handler keeps its key from being handled, and no other: though some of a
+// thousand keys share its lane. What it returns in the end is its message's outcome,
+// and what waited for its key comes next, in order.
+func TestASlowHandlerKeepsItsKeyOnly(t *testing.T) {
+	const keys = 1000
+	for name, c := range map[string]struct {
+		end     func() error
+		outcome string
+	}{
+		"it succeeds":      {func() error { return nil }, "succeeded"},
+		"it fails":         {func() error { return broadway.Reject(errors.New("no")) }, "failed"},
+		"it exits":         {func() error { runtime.Goexit(); return nil }, "failed"},
+		"it panics":        {func() error { panic("no") }, "failed"},
+		"it is tried anew": {nil, "succeeded"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var handled handledBy
+			var slow chan struct{}
+			handle := func(_ context.Context, m *broadway.Message) error {
+				handled.add(m)
+				if string(m.Payload) != "0 first" {
+					return nil
+				}
+				<-slow
+				if c.end != nil {
+					return c.end()
+				}
+				if m.Attempt == 1 {
+					return errors.New("once")
+				}
+				return nil
+			}
+			attempts := 1
+			if c.end == nil {
+				attempts = 2
+			}
+			behaviour(t, broadway.Config{
+				MaxUnsettled: 2*keys + 2,
+				Processor: broadway.ProcessorConfig{Concurrency: 2, MaxDemand: keys, Handler: handle, PartitionBy: func(m *broadway.Message) uint64 {
+					key, _, _ := strings.Cut(string(m.Payload), " ")
+					n, _ := strconv.ParseUint(key, 10, 64)
+					return n
+				}},
+				Failure: broadway.FailurePolicy{MaxAttempts: attempts, Action: broadway.ActionDrop, Backoff: broadway.Backoff{Initial: time.Second}},
+			}, func(t *testing.T, p *pipe) {
+				slow = make(chan struct{}) // of its bubble
+				p.source.Push("0 first", "0 second")
+				synctest.Wait()
+				for key := 1; key < keys; key++ {
+					p.source.Push(fmt.Sprintf("%d first", key), fmt.Sprintf("%d second", key))
+				}
+				time.Sleep(time.Second)
+				synctest.Wait()
+				if got := len(handled.all()); got != 2*keys-1 {
+					t.Errorf("%d messages were handled beside the slow one, want %d", got-1, 2*keys-2)
+				}
+				close(slow)
+				settled := p.settled(2 * keys)
+				if o := settled["0 first"].Result.String(); o != c.outcome {
+					t.Errorf("the slow one has %s", o)
+				}
+				last := map[string]string{}
+				for _, payload := range handled.all() {
+					key, which, _ := strings.Cut(payload, " ")
+					if which == "first" && last[key] == "second" {
+						t.Errorf("key %s is handled out of order", key)
+					}
+					last[key] = which
 				}
 			})
 		})

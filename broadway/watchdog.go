@@ -38,6 +38,9 @@ func (p *Pipeline) watch(ctx context.Context, stop <-chan struct{}) {
 			for _, c := range crews {
 				c.look(ctx, now, tick)
 			}
+			if d, ordered := p.pool.dispatch.(*lanes); ordered {
+				d.open(p.pool.crew.slow(now.Add(-laneKept)))
+			}
 		case <-stop:
 			return
 		}
