@@ -311,7 +311,7 @@ var errUnknownBroker = errors.New("its address is not known")
 func (w *wire) send(ctx context.Context, addr net.Addr, e *exchange) (kmsg.Response, error) {
 	m, err := w.transport.RoundTrip(ctx, addr, e)
 	if err != nil {
-		return nil, err
+		return nil, refused(w.transport.SASL, err)
 	}
 	r, ok := m.(*reply)
 	if !ok {

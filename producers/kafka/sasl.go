@@ -7,31 +7,37 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 
+	kafkago "github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/sasl"
 )
 
 // mechanism is what kafka-go authenticates each connection with. It asks the
-// provider at every dial and keeps nothing.
-type mechanism struct{ cfg SASL }
+// provider at every dial and keeps nothing but the last name, for errors.
+type mechanism struct {
+	cfg  SASL
+	user atomic.Pointer[string]
+}
 
 // saslMechanism is nil for a nil config; kafka-go then does not authenticate.
 func saslMechanism(cfg *SASL) sasl.Mechanism {
 	if cfg == nil {
 		return nil
 	}
-	return mechanism{*cfg}
+	return &mechanism{cfg: *cfg}
 }
 
 // Name is the mechanism's registered name.
-func (m mechanism) Name() string { return string(m.cfg.Mechanism) }
+func (m *mechanism) Name() string { return string(m.cfg.Mechanism) }
 
 // Start begins one authentication: the state, and the client's first message.
-func (m mechanism) Start(ctx context.Context) (sasl.StateMachine, []byte, error) {
+func (m *mechanism) Start(ctx context.Context) (sasl.StateMachine, []byte, error) {
 	c, err := m.cfg.Credentials(ctx)
 	if err != nil {
 		return nil, nil, fmt.Errorf("kafka: no credentials: %w", err)
 	}
+	m.user.Store(&c.Username)
 	switch m.cfg.Mechanism {
 	case Plain:
 		return startPlain(c)
@@ -40,6 +46,18 @@ func (m mechanism) Start(ctx context.Context) (sasl.StateMachine, []byte, error)
 	default:
 		return startBearer(c)
 	}
+}
+
+// refused says in err who it was that the broker does not let in, where m was asked.
+func refused(m sasl.Mechanism, err error) error {
+	ours, ok := m.(*mechanism)
+	if !ok || !errors.Is(err, kafkago.SASLAuthenticationFailed) {
+		return err
+	}
+	if user := ours.user.Load(); user != nil && *user != "" {
+		return fmt.Errorf("log in as user %q: %w", *user, err)
+	}
+	return err
 }
 
 type plain struct{}

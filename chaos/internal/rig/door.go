@@ -2,6 +2,8 @@ package rig
 
 import (
 	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"sync"
 )
@@ -18,13 +20,17 @@ type Door struct {
 	conns    []net.Conn
 }
 
-// NewDoor chooses an address, where nobody listens yet.
+// NewDoor chooses an address, where nobody listens yet: below the ports that systems give to outgoing connections, and at random, as
+// doors that are not open do not keep theirs.
 func NewDoor(upstream string) (*Door, error) {
-	free, err := listenLow()
-	if err != nil {
-		return nil, err
+	const first, ports, tries = 31_000, 1_700, 50
+	for range tries {
+		free, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(ports)))
+		if err == nil {
+			return &Door{addr: free.Addr().String(), upstream: upstream, opened: make(chan struct{})}, free.Close()
+		}
 	}
-	return &Door{addr: free.Addr().String(), upstream: upstream, opened: make(chan struct{})}, free.Close()
+	return nil, errors.New("no free loopback port for a door")
 }
 
 // Addr is where it is.

@@ -24,6 +24,11 @@ func processDeath() []Scenario {
 				"unconfirmed, inversions 0, duplicates <= kills x window or prefetch",
 		},
 		{
+			ID: "A4", Severity: "S1", Title: "SIGSTOP of consumers", Run: frozen,
+			Limit: "10 times 9 s, longer than the broker waits, on either broker: lost 0, commits and acks never ahead nor stale, inversions 0, duplicates <= times x " +
+				"window or prefetch",
+		},
+		{
 			ID: "A5", Severity: "S1", Title: "Panics, Goexit, errors and hangs of user code", Run: contained,
 			Limit: "either broker, 1 % of 100,000 ids, in handlers and in reporters: panic(string), panic(nil), Goexit, error, 30 s hang, a result for an alien message: " +
 				"the process lives, dead letters are exactly those that always fail, lost 0, nothing settles twice, no goroutine is left; " +
@@ -80,6 +85,15 @@ func groups() []Scenario {
 func queues() []Scenario {
 	return []Scenario{
 		{
+			ID: "C1", Severity: "S1", Title: "Queue deleted and declared again", Run: queueSurgery,
+			Limit: "10 deletions under 2 consumers: they say so, consume again without a restart, once each; lost 0, duplicates 0",
+		},
+		{
+			ID: "C4", Severity: "S3", Title: "Declarations that the broker refuses", Run: refused,
+			Limit: "406, 403, 405 and 404: the reason names queue, argument, wanted and found value, <= 10 attempts in a minute, pipelines beside go on, it consumes " +
+				"once it is mended at the broker, without a restart",
+		},
+		{
 			ID: "C5", Severity: "S2", Title: "The broker is short of memory", Run: blocked,
 			Limit: "60 s of connection.blocked while consuming and dead-lettering: acknowledged at >= 95 % of the rate before, no message settled whose dead letter " +
 				"is not confirmed, the health gives the broker's reason",
@@ -111,6 +125,11 @@ func network() []Scenario {
 			ID: "D2", Severity: "S2", Title: "Bad link", Run: badLink,
 			Limit: "120 s each of connections that live 500-1,500 ms, 300 ms + 64 kB/s, one byte at a time: lost 0, inversions 0, " +
 				"duplicates <= 1 % (Kafka), <= connections x prefetch (RabbitMQ)",
+		},
+		{
+			ID: "D3", Severity: "S3", Title: "The broker is absent at the start", Run: absentAtStart,
+			Limit: "60 s of a closed port and 60 s of silence, on either broker: the process stays, /healthz 200 and /readyz 503, <= 1 log line/s, then it works; " +
+				"with FailFast it ends with a code that is not 0",
 		},
 		{
 			ID: "D4", Severity: "S1", Title: "Corrupted bytes", Run: corruption,
@@ -174,6 +193,11 @@ func credentials() []Scenario {
 			ID: "G1", Severity: "S2", CI: true, Title: "Broken files of pipelines", Run: brokenFiles,
 			Limit: "50 files, each in a process of its own: exit code 2, within 1 s by itself; the message names file, line and key and no secret; " +
 				"memory <= 64 MiB; no broker is contacted",
+		},
+		{
+			ID: "G2", Severity: "S3", Title: "Wrong and revoked credentials", Run: credentialsFail,
+			Limit: "wrong password at the start, changed under load, permission removed, no such virtual host: the reason names user and what is refused, no password in " +
+				"a log, about 6 attempts in a minute, work goes on after repair, lost 0",
 		},
 		{
 			ID: "G3", Severity: "S1", Title: "Wrong TLS", Run: wrongTLS,

@@ -34,6 +34,7 @@ type Config struct {
 	MaxAttempts       int
 	Backoff           time.Duration // the first; the longest is 16 times that
 	DrainTimeout      time.Duration
+	FailFast          bool
 	// Action is "dead_letter", "drop", "reject", "requeue", "requeue_once", "stop_partition" or "stop_pipeline". Default
 	// "dead_letter", which needs DeadLetter: a topic, or a queue.
 	Action     string
@@ -57,6 +58,8 @@ type Config struct {
 	Report string
 	// Clock is by how much the wall clock of dead letters is off, one after the other.
 	Clock []time.Duration
+	// Listen, if set, is the address of /healthz and /readyz.
+	Listen string
 	// NoSink makes handlers write no success: for scenarios whose sink is elsewhere.
 	NoSink bool
 }

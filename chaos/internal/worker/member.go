@@ -35,9 +35,9 @@ func newMember(cfg Config, name string, s *sink) (*member, error) {
 			RetryStuck: cfg.RetryStuck,
 		},
 		MaxUnsettled: cfg.MaxUnsettled, MaxUnsettledBytes: cfg.MaxUnsettledBytes,
-		DrainTimeout: cfg.DrainTimeout,
-		Observer:     steps{s.fail},
-		Logger:       slog.Default().With("member", name),
+		DrainTimeout: cfg.DrainTimeout, FailFast: cfg.FailFast,
+		Observer: steps{s.fail},
+		Logger:   slog.Default().With("member", name),
 	}
 	if cfg.NoLimits {
 		config.MessageLimits = broadway.MessageLimits{Payload: -1, Key: -1, Headers: -1, HeaderBytes: -1}

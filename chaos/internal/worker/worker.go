@@ -22,6 +22,7 @@ import (
 	"github.com/gobroadway/gobroadway/broadway"
 	"github.com/gobroadway/gobroadway/chaos/internal/ledger"
 	"github.com/gobroadway/gobroadway/chaos/internal/rig"
+	"github.com/gobroadway/gobroadway/metrics"
 )
 
 // Exit codes of a worker.
@@ -122,6 +123,10 @@ func (w *worker) run(commands io.Reader, reports io.Writer) int {
 		case <-w.failed:
 		}
 	})
+	var serving sync.WaitGroup
+	if w.cfg.Listen != "" {
+		serving.Go(func() { w.serve(ctx) })
+	}
 	go w.obey(ctx, commands) // it ends with the process: reading cannot be interrupted
 	over := make(chan struct{})
 	telling := make(chan struct{})
@@ -131,7 +136,24 @@ func (w *worker) run(commands io.Reader, reports io.Writer) int {
 	code := w.await(stop, signals, ended)
 	close(over)
 	<-telling
+	stop()
+	serving.Wait()
 	return code
+}
+
+// serve tells the health of the members that there are now. Nobody asks for /metrics.
+func (w *worker) serve(ctx context.Context) {
+	w.mu.Lock()
+	var pipelines []metrics.Pipeline
+	for _, m := range w.members {
+		if m != nil {
+			pipelines = append(pipelines, m.pipeline)
+		}
+	}
+	w.mu.Unlock()
+	if err := metrics.Serve(ctx, w.cfg.Listen, metrics.Handler(nil, pipelines...)); err != nil {
+		fmt.Fprintln(os.Stderr, "serve:", err)
+	}
 }
 
 // await waits for the end: of the pipelines by themselves, or by SIGTERM; a second one aborts.
