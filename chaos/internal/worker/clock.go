@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// jumps is a wall clock that somebody sets, again and again: to be this far off, for a few readings each.
+// jumps is a wall clock that somebody sets, again and again: to be this far off at each reading.
 type jumps struct {
 	offsets []time.Duration
 	read    atomic.Int64
@@ -13,11 +13,10 @@ type jumps struct {
 
 // now is what the clock shows, without a monotonic reading.
 func (j *jumps) now() time.Time {
-	const each = 5
 	now := time.Now()
 	if len(j.offsets) == 0 {
 		return now
 	}
-	at := int(j.read.Add(1)-1) / each % len(j.offsets)
+	at := int(j.read.Add(1)-1) % len(j.offsets)
 	return now.Round(0).Add(j.offsets[at])
 }
