@@ -109,6 +109,9 @@ func (s *session) commitLoop() {
 		if alive {
 			wait = min(wait, s.cfg.SessionTimeout/3, s.cfg.HeartbeatInterval)
 		}
+		if s.trying() {
+			wait = min(wait, time.Second)
+		}
 		wanted = s.commitKick
 		if failures > 0 {
 			wanted, wait = nil, backoff(failures, 2*time.Second)

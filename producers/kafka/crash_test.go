@@ -162,7 +162,7 @@ func (h *hospital) life() bool {
 		h.deaths++
 		return h.deaths < 50
 	}
-	if err != nil {
+	if err != nil || h.t.Failed() {
 		h.t.Errorf("%v:\n%s", err, stderr.String())
 	}
 	return false
@@ -246,9 +246,8 @@ func TestPoisonThatKillsItsProcessIsGivenUp(t *testing.T) {
 					counted = append(counted, fmt.Sprint(i+1))
 				}
 				for text, attempts := range h.handled {
-					// Before it is suspected it may kill while others make progress.
 					uncounted := len(attempts) - c.attempts
-					if uncounted < 0 || uncounted > 2+2*len(want) || !slices.Equal(attempts[uncounted:], counted) {
+					if uncounted < 0 || uncounted > 2 || !slices.Equal(attempts[uncounted:], counted) {
 						t.Errorf("%s was handled as attempts %v, want %v at the end", text, attempts, counted)
 					}
 				}

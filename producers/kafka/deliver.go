@@ -155,7 +155,7 @@ func (s *session) surface(part *partition, most int, bytes int64, full bool) (h 
 	own.delivered(&h)
 	part.attempts(h.messages)
 	if h.held {
-		s.ask(part, h.offset)
+		s.ask(part, h.offset, h.offsetEpoch)
 	}
 	own.ref.Untake(most - len(h.messages))
 	switch {

@@ -30,8 +30,8 @@
 //
 // A message that kills its process is found, and given up once its attempts are
 // exhausted ([broadway.ErrAttemptsExhausted]), over restarts and by whichever member
-// gets it: after two ownerships of its partition that ended without a word, and
-// without progress, what they had handed out is tried one message at a time, and
+// gets it: after two ownerships of its partition that ended without a word, within
+// one window, what the second had handed out is tried one message at a time, and
 // each try is told in a commit before. Meanwhile the member's other partitions wait,
 // for a minute at most for each message. An ownership that ended as its member was
 // lost by the group looks the same until that member comes back. See [Stats].

@@ -14,7 +14,7 @@ import (
 //	closed                       as was  as was              what ran has ended in good order
 //	open, but of this producer   as was  as was              the group had lost it; a trial that ran does not count
 //	open, starts = 0             1       as was              a crash, or a member that the group lost
-//	open, starts > 0, no until   + 1     reach, or a stride  and the second one without progress
+//	open, starts > 0, no until   + 1     reach, or a stride  and the second one before the goal
 //	open, until                  + 1     as was              and the trial, if one ran, counts
 //
 // They change in commits that are durable before what follows them happens:
@@ -23,16 +23,18 @@ import (
 //	starts > 0, before the offset reach        reach moves up by a stride
 //	until, before each message                 trial, attempt, running
 //	the prefix has passed the trial            no trial
-//	the prefix has reached until               no until, starts = 0
-//	no until, and the prefix has moved         starts = 0, no reach
+//	the prefix has reached until               nothing is suspected any more
+//	no until, the prefix has reached the goal  the same
 //	the ownership ends in good order           closed, and the trial that ran did not count
 type marks struct {
 	// closed says that nothing runs to which a crash could be due: the ownership
 	// has ended in good order, or has handed out nothing.
 	closed bool
-	// starts counts the ownerships that have found open marks since there was
-	// progress of the prefix.
+	// starts counts the ownerships that have found open marks, until the prefix
+	// reaches goal, a window above where the first of them began: what was handed out
+	// when it was left open lies below.
 	starts int32
+	goal   int64
 	// reach is the offset at and above which nothing was handed out since starts
 	// is not 0.
 	reach int64
@@ -66,9 +68,12 @@ const (
 
 // inherited is what an ownership makes of the marks m that by has left, which is
 // not this producer, at a committed offset.
-func (m marks) inherited(by writer, base int64) marks {
+func (m marks) inherited(by writer, base, window int64) marks {
 	if !m.closed {
 		m.starts = min(m.starts+1, mostCounted)
+		if m.starts == 1 {
+			m.goal = base + window
+		}
 		if m.starts > 1 && m.until == 0 {
 			if m.until = m.reach; m.until <= base {
 				m.until = base + stride
@@ -111,18 +116,13 @@ func (m marks) untried() marks {
 	return m
 }
 
-// settled is m once the prefix has come from base, where the ownership began, to
-// next.
-func (m marks) settled(base, next int64) marks {
+// settled is m once the prefix has come to next.
+func (m marks) settled(next int64) marks {
 	if m.trial < next {
 		m = m.untried()
 	}
-	switch {
-	case m.until > next:
-	case m.until > 0:
-		m.until, m.starts = 0, 0
-	case next > base:
-		m.starts, m.reach = 0, 0
+	if m.until > 0 && m.until <= next || m.until == 0 && m.goal <= next {
+		m.starts, m.goal, m.reach, m.until = 0, 0, 0, 0
 	}
 	return m
 }
@@ -195,14 +195,14 @@ func (m marks) flags() (flags byte) {
 }
 
 // append writes what flags does not say, if there is any, as uvarints: starts;
-// until and reach, less the base, or 0; attempt, and trial less the base; how many
+// until, reach and goal, less the base, or 0; attempt, and trial less the base; how many
 // are lost, and these.
 func (m marks) append(raw []byte, base int64) []byte {
 	if m.flags()&flagSuspect == 0 {
 		return raw
 	}
 	raw = binary.AppendUvarint(raw, uint64(m.starts))
-	for _, offset := range []int64{m.until, m.reach} {
+	for _, offset := range []int64{m.until, m.reach, m.goal} {
 		raw = binary.AppendUvarint(raw, uint64(max(offset-base, 0)))
 	}
 	raw = binary.AppendUvarint(raw, uint64(m.attempt))
@@ -239,7 +239,7 @@ func (r *noteReader) marks(flags byte, base int64) marks {
 		return m
 	}
 	m.starts = int32(min(r.uvarint(), mostCounted))
-	m.until, m.reach = r.above(base), r.above(base)
+	m.until, m.reach, m.goal = r.above(base), r.above(base), r.above(base)
 	m.attempt = int32(min(r.uvarint(), mostCounted))
 	if trial := r.uvarint(); m.attempt > 0 {
 		m.trial = r.add(base, trial)

@@ -12,8 +12,8 @@ func TestMarksAreInherited(t *testing.T) {
 	for name, c := range map[string]struct{ found, want marks }{
 		"none":         {marks{closed: true}, marks{closed: true}},
 		"closed":       {marks{closed: true, starts: 1, reach: 120}, marks{closed: true, starts: 1, reach: 120}},
-		"first crash":  {marks{}, marks{closed: true, starts: 1}},
-		"second crash": {marks{starts: 1, reach: 120}, marks{closed: true, starts: 2, until: 120}},
+		"first crash":  {marks{}, marks{closed: true, starts: 1, goal: 600}},
+		"second crash": {marks{starts: 1, reach: 120, goal: 590}, marks{closed: true, starts: 2, until: 120, goal: 590}},
 		"no reach":     {marks{starts: 1}, marks{closed: true, starts: 2, until: base + stride}},
 		"before one ran": {marks{starts: 2, until: 120},
 			marks{closed: true, starts: 3, until: 120}},
@@ -24,7 +24,7 @@ func TestMarksAreInherited(t *testing.T) {
 		"closed in a trial": {marks{closed: true, starts: 2, until: 120, trial: 100, attempt: 1},
 			marks{closed: true, starts: 2, until: 120, trial: 100, attempt: 1}},
 	} {
-		if got := c.found.inherited(by, base); got != c.want {
+		if got := c.found.inherited(by, base, 500); got != c.want {
 			t.Errorf("%s: %+v, want %+v", name, got, c.want)
 		}
 	}
@@ -40,11 +40,11 @@ func TestAMessageThatKillsIsFoundByMarks(t *testing.T) {
 	var attempts []int32
 	for starts := 0; committed < end && starts < 100; starts++ {
 		base := committed
-		m := durable.inherited(writer{uint64(starts) + 1, 1}, base).settled(base, base)
+		m := durable.inherited(writer{uint64(starts) + 1, 1}, base, 50).settled(base)
 		told := m
 		for next := base; next < end && kills == starts; {
 			if told.allows() <= next {
-				m = m.settled(base, next).wanting(next)
+				m = m.settled(next).wanting(next)
 				told, durable, committed = m, m, next // a commit
 				if told.allows() <= next {
 					t.Fatalf("%+v does not allow %d", told, next)
@@ -83,10 +83,10 @@ func TestMarksOfAGoodEndDoNotCount(t *testing.T) {
 	if got := m.rested(); got != (marks{starts: 2, until: 120, trial: 100, attempt: 1}) {
 		t.Errorf("rested: %+v", got)
 	}
-	if got := m.settled(100, 101); got != (marks{starts: 2, until: 120}) {
+	if got := m.settled(101); got != (marks{starts: 2, until: 120}) {
 		t.Errorf("settled: %+v", got)
 	}
-	if got := m.settled(100, 120); got != (marks{}) {
+	if got := m.settled(120); got != (marks{}) {
 		t.Errorf("settled to the end: %+v", got)
 	}
 	if got := (marks{}).allows(); got != math.MaxInt64 {

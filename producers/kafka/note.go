@@ -26,8 +26,8 @@ import (
 type note struct {
 	topic [16]byte // the topic's id; zero when the broker does not tell
 	base  int64    // the committed offset
-	// epoch is the leader epoch of the last offset of spans, or a later one;
-	// -1 when it is not known.
+	// epoch is the leader epoch of the last offset that n is about (see end), or a
+	// later one; -1 when it is not known.
 	epoch int32
 	// by is the producer that wrote it, and its generation then.
 	by    writer
@@ -43,7 +43,8 @@ const (
 	notePrefix = noteNames + "2 "
 
 	// mostNote is how many characters a broker takes by default
-	// (offset.metadata.max.bytes), and leastNote how many fewer are of no use.
+	// (offset.metadata.max.bytes), and leastNote how many hold a note without spans:
+	// a broker that takes fewer gets none.
 	mostNote  = 4096
 	leastNote = 288
 )
@@ -62,6 +63,18 @@ const (
 
 // errDoubt is why a note is not used: it is damaged, or of another version.
 var errDoubt = errors.New("kafka: the metadata of a commit cannot be read")
+
+// end is the offset after the last one that n says something about: what has
+// settled, or is tried; 0 if it says nothing.
+func (n *note) end() (end int64) {
+	if k := len(n.spans); k > 0 {
+		end = n.spans[k-1].End
+	}
+	if n.marks.attempt > 0 {
+		end = max(end, n.marks.trial+1)
+	}
+	return end
+}
 
 // checksum is the CRC-32C. The standard library makes the table once.
 func checksum(raw []byte) uint32 {

@@ -57,15 +57,15 @@ func checkNote(t *testing.T, n note, most int) {
 }
 
 func TestNotesComeBack(t *testing.T) {
-	alternating := make([]byte, 100_000)
+	alternating := make([]byte, 40_000)
 	for name, n := range map[string]note{
 		"empty":       {epoch: -1},
 		"run":         {base: 5, epoch: 1, spans: spansAt(5, []byte{0, 200})},
 		"alternating": {base: 1 << 40, epoch: 1, spans: spansAt(1<<40, alternating)},
 		"suspect": {base: 900, epoch: 3, by: writer{1 << 63, 12}, spans: spansAt(900, []byte{0, 200}), marks: marks{
-			starts: 3, until: 1028, trial: 907, attempt: 9, running: true, lost: [mostLost]writer{{1, 1}, {2, 2}, {3, 3}, {4, 4}, {5, 5}, {6, 6}, {7, 7}, {8, 8}},
+			starts: 3, until: 1028, goal: 4900, trial: 907, attempt: 9, running: true, lost: [mostLost]writer{{1, 1}, {2, 2}, {3, 3}, {4, 4}, {5, 5}, {6, 6}, {7, 7}, {8, 8}},
 		}},
-		"reached": {base: 900, epoch: -1, marks: marks{closed: true, starts: 1, reach: 1028}},
+		"reached": {base: 900, epoch: -1, marks: marks{closed: true, starts: 1, reach: 1028, goal: 4900}},
 		"sparse":  {base: 0, epoch: 1, spans: spansAt(0, []byte(strings.Repeat("\xff\x00", 10_000)))},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -80,12 +80,11 @@ type partition struct {
 	// doubt is the base offset of a batch that was not believed, -1 for none: see measure.
 	doubt int64
 
-	// began is where this member's ownership begins, and marks what its next
-	// commit says; told is what a durable one of this session says. asked says
-	// that a message waits for marks to become told.
-	began       int64
+	// marks is what the next commit says; told is what a durable one of this session
+	// says. asked says that a message waits for marks to become told.
 	marks, told marks
 	asked       bool
+	trialEpoch  int32 // the leader epoch of marks.trial, or a later one
 
 	// renewed says that what was committed is about a topic that is no more.
 	renewed bool
@@ -150,6 +149,9 @@ func (o *ownership) commitment(topic [16]byte, most int) commitment {
 	n := note{topic: topic, base: next, epoch: -1, by: o.session.Load().writer(), marks: c.marks, spans: o.ledger.Above()}
 	if k := len(n.spans); k > 0 {
 		n.epoch = max(o.epochBelow(n.spans[k-1].End), o.inherited)
+	}
+	if c.marks.attempt > 0 {
+		n.epoch = max(n.epoch, o.part.trialEpoch)
 	}
 	c.metadata, c.untold = n.encode(most)
 	return c

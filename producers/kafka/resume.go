@@ -196,7 +196,7 @@ func (s *session) checkTopic(l *located) (node int32, wait bool) {
 		s.seek(p)
 		p.renewed = true
 		kick(s.fetchKick)
-	case len(l.note.spans) == 0:
+	case l.note.end() == 0:
 		s.open(p, l.from, l.note)
 	case p.leader.err != nil || p.leader.node == anyBroker:
 		kick(s.watchKick)
@@ -246,7 +246,7 @@ func (s *session) confirmEpochs(node int32, asked []*located) (rest []*located) 
 	return rest
 }
 
-// covers says whether the log holds the epoch of n up to its last offset.
+// covers says whether the log holds the epoch of n up to the last offset that n is about.
 func (e epochEnd) covers(n *note) bool {
-	return e.code == codeNone && n.epoch >= 0 && e.epoch == n.epoch && e.end >= n.spans[len(n.spans)-1].End
+	return e.code == codeNone && n.epoch >= 0 && e.epoch == n.epoch && e.end >= n.end()
 }

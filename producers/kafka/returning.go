@@ -135,10 +135,14 @@ func (s *session) takeOver(l *located) {
 	o.part.own = nil
 	p.topicID = o.part.topicID
 	p.highWatermark, p.logStart = o.part.highWatermark, o.part.logStart
-	p.began, p.marks, p.told = o.part.began, o.part.marks, o.part.told
 	o.part = p
 	o.session.Store(s)
 	was.mu.Unlock()
+	n, err := decodeNote(l.from.metadata)
+	if err != nil {
+		n = nil
+	}
+	s.inherit(p, l.from.next, n) // somebody else may have begun and died meanwhile
 	p.own, p.phase = o, phaseRewinding
 	running, unsaid := o.ref.Unsettled(), o.unsaid()
 	s.producer.count.kept.Add(int64(running) + unsaid)

@@ -208,6 +208,7 @@ type haul struct {
 	// Only offsets below may be handed out, unless it is 0; held says that the message
 	// at offset was not, as it lies above.
 	below, offset int64
+	offsetEpoch   int32
 	held          bool
 	// tooLarge is the weight of the next message when it alone did not fit.
 	tooLarge int64
@@ -260,7 +261,7 @@ func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *hau
 			continue
 		}
 		if h.below != 0 && rec.offset >= h.below {
-			h.offset, h.held = rec.offset, true
+			h.offset, h.offsetEpoch, h.held = rec.offset, s.batch.epoch, true
 			break
 		}
 		if rec.size() > bytes-h.bytes {

@@ -96,7 +96,7 @@ func (s *session) tend(ctx context.Context, c chore) {
 		own.untold = c.own.unsaid()
 		own.pin = pin || own.untold > 0
 	} else {
-		c.part.forget(ledger.Next()) // they are about other messages
+		c.part.forget() // they are about other messages
 	}
 	c.part.own = own
 	s.drop(c.part)

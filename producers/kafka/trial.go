@@ -17,9 +17,9 @@ type trial struct {
 	part   *partition // nil for nothing
 	offset int64
 	since  time.Time
-	// hushed says that the other partitions are told to bring what they have to
-	// its end.
-	hushed bool
+	// loud is the partition for which all others are told to bring what they have
+	// to its end, nil when none are.
+	loud *partition
 }
 
 // writer is who writes the notes of s.
@@ -30,14 +30,14 @@ func (s *session) writer() writer {
 // inherit makes of what a note says the marks that p begins with at next; n is nil
 // when there is none. Callers hold mu.
 func (s *session) inherit(p *partition, next int64, n *note) {
-	p.forget(next)
+	p.forget()
 	if n != nil {
 		m := n.marks
 		if n.by.id == s.producer.id {
 			m = m.ended() // the group had lost this member, which lives
 		}
-		p.marks = m.inherited(n.by, next).vouched(s.lives).settled(next, next)
-		p.told = p.marks
+		p.marks = m.inherited(n.by, next, s.window).vouched(s.lives).settled(next)
+		p.told, p.trialEpoch = p.marks, n.epoch
 	}
 	if p.marks.until > 0 {
 		s.producer.count.suspects.Add(1)
@@ -46,11 +46,11 @@ func (s *session) inherit(p *partition, next int64, n *note) {
 	}
 }
 
-// forget makes the marks of p those of a partition that begins at next and of which
-// nothing is known. Callers hold mu.
-func (p *partition) forget(next int64) {
-	p.began, p.marks = next, marks{closed: true}
-	p.told, p.asked = p.marks, false
+// forget makes the marks of p those of a partition of which nothing is known.
+// Callers hold mu.
+func (p *partition) forget() {
+	p.marks = marks{closed: true}
+	p.told, p.asked, p.trialEpoch = p.marks, false, -1
 }
 
 // alone is the only partition that may hand out now, nil for all; none says that
@@ -89,6 +89,7 @@ func (s *session) alone() (only *partition, none bool) {
 	now := time.Now()
 	if s.trial.part != only || s.trial.offset != only.marks.trial {
 		s.trial.part, s.trial.offset, s.trial.since = only, only.marks.trial, now
+		kick(s.commitKick) // see trying
 	}
 	if now.Sub(s.trial.since) > trialPatience {
 		s.hush(nil)
@@ -101,10 +102,10 @@ func (s *session) alone() (only *partition, none bool) {
 // hush makes all partitions but one count as full, so that the pipeline closes the
 // batches that wait for more of them; nil ends that. Callers hold mu.
 func (s *session) hush(but *partition) {
-	if (but != nil) == s.trial.hushed {
+	if s.trial.loud == but {
 		return
 	}
-	s.trial.hushed = but != nil
+	s.trial.loud = but
 	for _, p := range s.parts {
 		if p.own == nil {
 			continue
@@ -115,6 +116,18 @@ func (s *session) hush(but *partition) {
 		}
 		p.own.ref.SetLimit(limit)
 	}
+}
+
+// trying says whether a message is tried alone. Fetch looks again then, as time may
+// have been what it waited for.
+func (s *session) trying() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trial.part == nil {
+		return false
+	}
+	s.producer.wake()
+	return true
 }
 
 // others says whether a partition other than p has handed out what has not settled.
@@ -128,13 +141,18 @@ func (s *session) others(p *partition) bool {
 	return false
 }
 
-// ask changes the marks of part so that the message at offset may be handed out,
-// once they are durable. Callers hold mu.
-func (s *session) ask(part *partition, offset int64) {
+// ask changes the marks of part so that the message at offset, of a leader epoch,
+// may be handed out, once they are durable. Callers hold mu.
+func (s *session) ask(part *partition, offset int64, epoch int32) {
 	if part.marks.until > 0 && part.own.ledger.Unsettled() > 0 {
 		return // the trial that runs comes first
 	}
-	part.marks = part.marks.settled(part.began, part.own.ledger.Next()).wanting(offset)
+	part.marks = part.marks.settled(part.own.ledger.Next()).wanting(offset)
+	part.trialEpoch = epoch
+	if part.marks == part.told { // a commit was confirmed while the message was looked for
+		s.producer.wake()
+		return
+	}
 	part.asked = true
 	kick(s.commitKick)
 }
@@ -182,10 +200,10 @@ func (p *partition) attempts(messages []*broadway.Message) {
 // hold mu.
 func (p *partition) tidy(closing, notes bool) {
 	if !notes {
-		p.forget(p.began)
+		p.forget()
 		return
 	}
-	p.marks = p.marks.settled(p.began, p.own.ledger.Next())
+	p.marks = p.marks.settled(p.own.ledger.Next())
 	switch {
 	case closing:
 		p.marks = p.marks.ended()
