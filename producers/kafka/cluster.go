@@ -177,11 +177,12 @@ func (c *cluster) committed(partitions []topicPartition) (map[topicPartition]com
 	request := kmsg.NewPtrOffsetFetchRequest()
 	request.Group = c.group
 	request.RequireStable = true
-	for topic, ids := range byTopic(partitions) {
-		t := kmsg.NewOffsetFetchRequestTopic()
-		t.Topic, t.Partitions = topic, ids
-		request.Topics = append(request.Topics, t)
+	var topics byTopic[kmsg.OffsetFetchRequestTopic]
+	for _, p := range partitions {
+		t := topics.of(p.topic, kmsg.NewOffsetFetchRequestTopic)
+		t.Topic, t.Partitions = p.topic, append(t.Partitions, p.partition)
 	}
+	request.Topics = topics.list
 	response, err := c.coordinate(request, mostOffsetFetch)
 	if err != nil {
 		return nil, err
@@ -243,26 +244,21 @@ func (c *cluster) commit(m member, commitments []commitment) (map[topicPartition
 	request := kmsg.NewPtrOffsetCommitRequest()
 	request.Group, request.Generation, request.MemberID = c.group, m.generation, m.id
 	request.RetentionTimeMillis = -1
-	at := map[string]int{}
-	topics, most := map[[16]byte]string{}, int16(mostOffsetCommit)
+	var topics byTopic[kmsg.OffsetCommitRequestTopic]
+	names, most := map[[16]byte]string{}, int16(mostOffsetCommit)
 	for _, item := range commitments {
-		topics[item.topicID] = item.partition.topic
+		names[item.topicID] = item.partition.topic
 		if item.topicID == [16]byte{} {
 			most = mostCommitByName
 		}
-		i, known := at[item.partition.topic]
-		if !known {
-			i = len(request.Topics)
-			at[item.partition.topic] = i
-			t := kmsg.NewOffsetCommitRequestTopic()
-			t.Topic, t.TopicID = item.partition.topic, item.topicID
-			request.Topics = append(request.Topics, t)
-		}
+		t := topics.of(item.partition.topic, kmsg.NewOffsetCommitRequestTopic)
+		t.Topic, t.TopicID = item.partition.topic, item.topicID
 		p := kmsg.NewOffsetCommitRequestTopicPartition()
 		p.Partition, p.Offset, p.LeaderEpoch = item.partition.partition, item.next, item.epoch
 		p.Metadata = &item.metadata
-		request.Topics[i].Partitions = append(request.Topics[i].Partitions, p)
+		t.Partitions = append(t.Partitions, p)
 	}
+	request.Topics = topics.list
 	response, err := c.coordinate(request, most)
 	if err != nil {
 		return nil, err
@@ -274,7 +270,7 @@ func (c *cluster) commit(m member, commitments []commitment) (map[topicPartition
 	codes := make(map[topicPartition]code, len(commitments))
 	for _, t := range answer.Topics {
 		if answer.Version >= 10 {
-			t.Topic = topics[t.TopicID]
+			t.Topic = names[t.TopicID]
 		}
 		for _, p := range t.Partitions {
 			codes[topicPartition{t.Topic, p.Partition}] = code(p.ErrorCode)
@@ -330,20 +326,15 @@ func (c *cluster) offsets(node int32, queries []offsetQuery) (map[topicPartition
 	request := kmsg.NewPtrListOffsetsRequest()
 	request.ReplicaID = -1
 	request.IsolationLevel = int8(c.isolation)
-	at := map[string]int{}
+	var topics byTopic[kmsg.ListOffsetsRequestTopic]
 	for _, q := range queries {
-		i, known := at[q.partition.topic]
-		if !known {
-			i = len(request.Topics)
-			at[q.partition.topic] = i
-			t := kmsg.NewListOffsetsRequestTopic()
-			t.Topic = q.partition.topic
-			request.Topics = append(request.Topics, t)
-		}
+		t := topics.of(q.partition.topic, kmsg.NewListOffsetsRequestTopic)
+		t.Topic = q.partition.topic
 		p := kmsg.NewListOffsetsRequestTopicPartition()
 		p.Partition, p.CurrentLeaderEpoch, p.Timestamp = q.partition.partition, q.epoch, q.timestamp
-		request.Topics[i].Partitions = append(request.Topics[i].Partitions, p)
+		t.Partitions = append(t.Partitions, p)
 	}
+	request.Topics = topics.list
 	response, err := c.wire.ask(node, request, mostListOffsets, answerFrame)
 	if err != nil {
 		return nil, err
@@ -364,12 +355,24 @@ func (c *cluster) offsets(node int32, queries []offsetQuery) (map[topicPartition
 	return answers, nil
 }
 
-func byTopic(partitions []topicPartition) map[string][]int32 {
-	topics := map[string][]int32{}
-	for _, p := range partitions {
-		topics[p.topic] = append(topics[p.topic], p.partition)
+// byTopic is what a request has of each topic, in the order in which they came.
+type byTopic[T any] struct {
+	list []T
+	at   map[string]int
+}
+
+// of is what there is of topic, at first what fresh makes. It is not to be kept.
+func (b *byTopic[T]) of(topic string, fresh func() T) *T {
+	i, known := b.at[topic]
+	if !known {
+		if b.at == nil {
+			b.at = map[string]int{}
+		}
+		i = len(b.list)
+		b.at[topic] = i
+		b.list = append(b.list, fresh())
 	}
-	return topics
+	return &b.list[i]
 }
 
 func unexpected(response kmsg.Response) error {

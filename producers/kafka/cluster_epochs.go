@@ -30,20 +30,15 @@ type epochEnd struct {
 func (c *cluster) epochEnds(node int32, queries []epochQuery) (map[topicPartition]epochEnd, error) {
 	request := kmsg.NewPtrOffsetForLeaderEpochRequest()
 	request.ReplicaID = -1
-	at := map[string]int{}
+	var topics byTopic[kmsg.OffsetForLeaderEpochRequestTopic]
 	for _, q := range queries {
-		i, known := at[q.partition.topic]
-		if !known {
-			i = len(request.Topics)
-			at[q.partition.topic] = i
-			t := kmsg.NewOffsetForLeaderEpochRequestTopic()
-			t.Topic = q.partition.topic
-			request.Topics = append(request.Topics, t)
-		}
+		t := topics.of(q.partition.topic, kmsg.NewOffsetForLeaderEpochRequestTopic)
+		t.Topic = q.partition.topic
 		p := kmsg.NewOffsetForLeaderEpochRequestTopicPartition()
 		p.Partition, p.CurrentLeaderEpoch, p.LeaderEpoch = q.partition.partition, q.current, q.epoch
-		request.Topics[i].Partitions = append(request.Topics[i].Partitions, p)
+		t.Partitions = append(t.Partitions, p)
 	}
+	request.Topics = topics.list
 	response, err := c.wire.ask(node, request, mostEpochEnds, answerFrame)
 	if err != nil {
 		return nil, err

@@ -250,19 +250,13 @@ func (s *session) fetchRequest(p *plan, wait time.Duration) *kmsg.FetchRequest {
 	r.SessionEpoch = -1
 	r.Rack = s.cfg.Rack
 	p.most, p.topics = mostFetch, map[[16]byte]string{}
-	at := map[string]int{}
+	var topics byTopic[kmsg.FetchRequestTopic]
 	for _, part := range p.parts {
-		i, known := at[part.name.topic]
-		if !known {
-			i = len(r.Topics)
-			at[part.name.topic] = i
-			t := kmsg.NewFetchRequestTopic()
-			t.Topic, t.TopicID = part.name.topic, part.topicID
-			p.topics[part.topicID] = part.name.topic
-			if part.topicID == [16]byte{} {
-				p.most = mostFetchByName
-			}
-			r.Topics = append(r.Topics, t)
+		t := topics.of(part.name.topic, kmsg.NewFetchRequestTopic)
+		t.Topic, t.TopicID = part.name.topic, part.topicID
+		p.topics[part.topicID] = part.name.topic
+		if part.topicID == [16]byte{} {
+			p.most = mostFetchByName
 		}
 		q := kmsg.NewFetchRequestTopicPartition()
 		q.Partition = part.name.partition
@@ -271,8 +265,9 @@ func (s *session) fetchRequest(p *plan, wait time.Duration) *kmsg.FetchRequest {
 		q.LastFetchedEpoch = part.fetchEpoch
 		q.LogStartOffset = -1
 		q.PartitionMaxBytes = int32(part.partBytes)
-		r.Topics[i].Partitions = append(r.Topics[i].Partitions, q)
+		t.Partitions = append(t.Partitions, q)
 	}
+	r.Topics = topics.list
 	return r
 }
 

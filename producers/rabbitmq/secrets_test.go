@@ -16,6 +16,7 @@ import (
 
 	"github.com/gobroadway/gobroadway/broadway"
 	"github.com/gobroadway/gobroadway/brokers"
+	"github.com/gobroadway/gobroadway/internal/tlstest"
 	"github.com/gobroadway/gobroadway/producers/rabbitmq"
 )
 
@@ -119,7 +120,7 @@ func TestNoSecretIsSaidOverReconnectsAndPanics(t *testing.T) {
 
 // TestAPublisherThatVerifiesNobodyIsWarnedOf, once; a producer tells the pipeline.
 func TestAPublisherThatVerifiesNobodyIsWarnedOf(t *testing.T) {
-	addr, log := (&pretender{}).listen(t, nil), &book{}
+	addr, log := tlstest.Silent(t), &book{}
 	p := rabbitmq.NewPublisher(rabbitmq.PublisherConfig{
 		Host: "127.0.0.1", Port: addr.(*net.TCPAddr).Port, TLS: &tls.Config{InsecureSkipVerify: true},
 		ConfirmTimeout: 100 * time.Millisecond, Logger: log.logger(),
