@@ -28,7 +28,7 @@ func TestOrderOfKeysWhateverIsSlow(t *testing.T) {
 		keys := rapid.IntRange(1, 100).Draw(rt, "keys")
 		workers := rapid.IntRange(1, 3).Draw(rt, "workers")
 		fails := rapid.SliceOfN(rapid.IntRange(0, 2), n, n).Draw(rt, "fails")
-		slow := rapid.SliceOfN(rapid.SampledFrom([]time.Duration{0, 0, 0, 150, 201, 350, 900}), n, n).Draw(rt, "slow")
+		slow := rapid.SliceOfN(rapid.SampledFrom([]int{0, 0, 0, 150, 201, 350, 900}), n, n).Draw(rt, "slow, in ms")
 		timeout := rapid.SampledFrom([]time.Duration{0, 180 * time.Millisecond, 500 * time.Millisecond}).Draw(rt, "timeout")
 		stop := rapid.SampledFrom([]time.Duration{0, 300 * time.Millisecond, 2 * time.Second}).Draw(rt, "abort after")
 		synctest.Test(t, func(t *testing.T) {
@@ -45,7 +45,7 @@ func TestOrderOfKeysWhateverIsSlow(t *testing.T) {
 				}
 				in[i%keys] = true
 				mu.Unlock()
-				time.Sleep(slow[i] * time.Millisecond)
+				time.Sleep(time.Duration(slow[i]) * time.Millisecond)
 				mu.Lock()
 				defer mu.Unlock()
 				in[i%keys], done[i%keys] = false, i

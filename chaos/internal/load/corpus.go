@@ -269,8 +269,8 @@ func nested(depth int) amqp.Table {
 
 func everyType(random *rand.Rand) amqp.Table {
 	return amqp.Table{
-		"nil": nil, "bool": random.IntN(2) == 0, "int8": int8(-7), "byte": byte(200), "int16": int16(-300), "int32": int32(random.Int32()),
-		"int64": int64(random.Int64()), "float32": float32(1.5), "float64": random.Float64(), "decimal": amqp.Decimal{Scale: 2, Value: 150},
+		"nil": nil, "bool": random.IntN(2) == 0, "int8": int8(-7), "byte": byte(200), "int16": int16(-300), "int32": random.Int32(),
+		"int64": random.Int64(), "float32": float32(1.5), "float64": random.Float64(), "decimal": amqp.Decimal{Scale: 2, Value: 150},
 		"string": "text", "bytes": []byte{0, 1, 2}, "time": time.Unix(1_700_000_000, 0), "array": []any{int32(1), "a", nil, amqp.Table{"x": true}},
 		"table": amqp.Table{"y": []any{}},
 	}

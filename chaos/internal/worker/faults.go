@@ -125,7 +125,7 @@ func (f Fault) act(ctx context.Context) error {
 	case Panic:
 		panic("struck on purpose")
 	case PanicNil:
-		panic(nil) //nolint:govet // what is tested
+		panic(nil)
 	case Goexit:
 		runtime.Goexit()
 	case Error:
