@@ -33,8 +33,11 @@
 // gets it: after two ownerships of its partition that ended without a word, within
 // one window, what the second had handed out is tried one message at a time, and
 // each try is told in a commit before. Meanwhile the member's other partitions wait,
-// for a minute at most for each message. An ownership that ended as its member was
-// lost by the group looks the same until that member comes back. See [Stats].
+// for a minute for a message, and twice as long after each further start; then they
+// go on, and the message does not count as tried. An ownership that ended as its
+// member was lost by the group looks the same until that member comes back, and a
+// process that died of something else while it tried a message alone does so for good.
+// See [Stats].
 //
 // Messages of equal (topic, partition, key) are handled in order. Messages
 // without a key have no order among themselves.

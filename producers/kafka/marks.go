@@ -3,6 +3,7 @@ package kafka
 import (
 	"encoding/binary"
 	"math"
+	"time"
 )
 
 // marks are what a commit tells the partition's next owner so that a message that
@@ -22,6 +23,7 @@ import (
 //	before the first message is handed out     open
 //	starts > 0, before the offset reach        reach moves up by a stride
 //	until, before each message                 trial, attempt, running
+//	others wait too long for the trial         no until, and the trial that ran did not count
 //	the prefix has passed the trial            no trial
 //	the prefix has reached until               nothing is suspected any more
 //	no until, the prefix has reached the goal  the same
@@ -178,6 +180,18 @@ func (m marks) rested() marks {
 		}
 	}
 	return m
+}
+
+// resigned is m when nothing is tried any more, until somebody finds it open.
+func (m marks) resigned() marks {
+	m = m.rested()
+	m.until, m.reach = 0, 0
+	return m
+}
+
+// patience is how long others wait for a trial.
+func (m marks) patience() time.Duration {
+	return trialPatience << min(max(m.starts-2, 0), 6)
 }
 
 func (m marks) flags() (flags byte) {

@@ -8,8 +8,9 @@ import (
 )
 
 // trialPatience is how long other partitions wait for a message that is tried
-// alone, and a trial for what other partitions have handed out. Beyond it a crash
-// may be put down to the wrong message.
+// alone, and a trial for what other partitions have handed out, at first; with each
+// start it doubles, up to 64 times. Then the ownership tries no more: a crash could
+// be due to another message.
 const trialPatience = time.Minute
 
 // trial is what a session tries alone, and since when.
@@ -64,6 +65,8 @@ func (p *partition) forget() {
 //  3. The commit is durable: the message is handed out.
 //  4. It settles: the next commit says so, along with the next attempt. While the
 //     durable marks say that a trial runs nobody else hands out.
+//  5. It takes longer than the others have patience for: the attempt is taken back,
+//     and they go on.
 //
 // Callers hold mu.
 func (s *session) alone() (only *partition, none bool) {
@@ -73,7 +76,7 @@ func (s *session) alone() (only *partition, none bool) {
 		if p.own == nil || p.phase == phaseStopped {
 			continue
 		}
-		if p.told.running || p.asked && p.marks.running {
+		if p.told.running && p.marks.until > 0 || p.asked && p.marks.running {
 			only, running = p, true
 			break
 		}
@@ -91,12 +94,28 @@ func (s *session) alone() (only *partition, none bool) {
 		s.trial.part, s.trial.offset, s.trial.since = only, only.marks.trial, now
 		kick(s.commitKick) // see trying
 	}
-	if now.Sub(s.trial.since) > trialPatience {
+	none = !running && s.others(only)
+	if now.Sub(s.trial.since) > only.marks.patience() && (none || s.held(only)) {
+		s.log.Warn("kafka: messages are no longer tried one at a time, as others wait", "partition", only.name.String(), "offset", only.marks.trial)
+		only.marks = only.marks.resigned()
+		kick(s.commitKick)
 		s.hush(nil)
+		s.trial = trial{}
 		return nil, false
 	}
 	s.hush(only)
-	return only, !running && s.others(only)
+	return only, none
+}
+
+// held says whether a partition other than p has something to hand out. Callers hold
+// mu.
+func (s *session) held(p *partition) bool {
+	for _, other := range s.parts {
+		if other != p && other.phase == phaseFetching && len(other.segments) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // hush makes all partitions but one count as full, so that the pipeline closes the
