@@ -120,7 +120,8 @@ type BatcherConfig struct {
 	// larger message makes a batch of its own. Default none.
 	Bytes int64
 	// Timeout closes a batch once its oldest member has waited so long.
-	// Default 1 s; -1 means never.
+	// Default 1 s; -1 means never. A quarter of its source's Traits.AckTimeout closes
+	// it in any case, so that there is time to report a member again.
 	Timeout time.Duration
 	// KeyBy sets the batch key of messages whose handler set none.
 	KeyBy func(*Message) string

@@ -268,3 +268,41 @@ func TestTheKeyOfWhatIsGivenBackIsFree(t *testing.T) {
 		}
 	})
 }
+
+// A member that fails its report is reported again, also where nothing but the
+// source's time-out closes its batch: were it given back instead, its attempts would
+// begin anew each time, and its policy's action never be taken.
+func TestAnOpenBatchLeavesTimeToReportAMemberAgain(t *testing.T) {
+	for _, ordered := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			src := broadwaytest.NewProducer(broadway.Traits{AckTimeout: ackTimeout})
+			cfg := broadway.Config{
+				Producers: []broadway.Producer{src}, Logger: quiet,
+				Processor: broadway.ProcessorConfig{Handler: nothing},
+				Batchers: []broadway.BatcherConfig{{Size: 100, Timeout: -1, Reporter: func(_ context.Context, b *broadway.Batch) error {
+					failures := new(broadway.BatchError)
+					for _, m := range b.Messages {
+						if string(m.Payload) == "b" {
+							failures.Fail(m, errFail)
+						}
+					}
+					return failures.Err()
+				}}},
+			}
+			if ordered {
+				cfg.Processor.PartitionBy = func(*broadway.Message) uint64 { return 1 }
+			}
+			p := build(t, cfg)
+			src.Push("a", "b", "c")
+			stop := background(t, p)
+			time.Sleep(justBefore)
+			if ok, failed := outcome(src, broadwaytest.Succeeded), outcome(src, broadwaytest.Failed); ok != "a c" || failed != "b" {
+				t.Errorf("ordered=%v: %q succeeded and %q failed", ordered, ok, failed)
+			}
+			if st := p.Stats(); st.Recalled != 0 || st.Retried != 2 {
+				t.Errorf("ordered=%v: recalled %d, retried %d", ordered, st.Recalled, st.Retried)
+			}
+			_ = stop()
+		})
+	}
+}
