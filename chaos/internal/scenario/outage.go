@@ -207,8 +207,17 @@ func commitsFail(ctx context.Context, env *Env) (*Outcome, error) {
 
 // killRabbitNode is C7: publishers and consumers over kills of the node, and a long outage.
 func killRabbitNode(ctx context.Context, env *Env) (*Outcome, error) {
+	return killRabbitNodeWith(ctx, env, amqp.Table{"x-queue-type": "quorum"})
+}
+
+// killRabbitNodeClassic is C7 with the older kind of queue.
+func killRabbitNodeClassic(ctx context.Context, env *Env) (*Outcome, error) {
+	return killRabbitNodeWith(ctx, env, amqp.Table{"x-queue-type": "classic"})
+}
+
+func killRabbitNodeWith(ctx context.Context, env *Env, arguments amqp.Table) (*Outcome, error) {
 	const processes, prefetch = 2, 200
-	bench, err := newRabbitBench(env, amqp.Table{"x-queue-type": "quorum"})
+	bench, err := newRabbitBench(env, arguments)
 	if err != nil {
 		return nil, err
 	}

@@ -85,7 +85,7 @@ func groups() []Scenario {
 func queues() []Scenario {
 	return []Scenario{
 		{
-			ID: "C1", Severity: "S1", Title: "Queue deleted and declared again", Run: queueSurgery,
+			ID: "C1", Severity: "S1", CI: true, Title: "Queue deleted and declared again", Run: queueSurgery,
 			Limit: "10 deletions under 2 consumers: they say so, consume again without a restart, once each; lost 0, duplicates 0",
 		},
 		{
@@ -106,6 +106,10 @@ func queues() []Scenario {
 		{
 			ID: "C7", Severity: "S1", Title: "SIGKILL of the RabbitMQ node, and a long outage", Run: killRabbitNode,
 			Limit: "100 publishers, 5 kills and 120 s down (reconnects wait at most 5 s): nothing confirmed is lost, duplicates <= outages x prefetch of each consumer",
+		},
+		{
+			ID: "C7b", Severity: "S1", Title: "The same with a classic queue", Run: killRabbitNodeClassic,
+			Limit: "100 publishers, 5 kills and 120 s down: nothing confirmed is lost, duplicates <= outages x prefetch of each consumer",
 		},
 	}
 }
@@ -200,7 +204,7 @@ func credentials() []Scenario {
 				"a log, about 6 attempts in a minute, work goes on after repair, lost 0",
 		},
 		{
-			ID: "G3", Severity: "S1", Title: "Wrong TLS", Run: wrongTLS,
+			ID: "G3", Severity: "S1", CI: true, Title: "Wrong TLS", Run: wrongTLS,
 			Limit: "7 cases, consumers and publishers of both brokers: refused, no byte of a password before a handshake was completed, none in a log; " +
 				"verifying nobody is warned of at each start",
 		},

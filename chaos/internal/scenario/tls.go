@@ -203,7 +203,7 @@ func newSecured(t target, log *slog.Logger) (*secured, error) {
 		}
 		brokers := []string{t.addr}
 		producer = kafka.NewProducer(kafka.Config{Brokers: brokers, Topics: []string{t.source}, Group: t.source, TLS: t.tls, SASL: sasl, Logger: log})
-		s.publisher = kafka.NewPublisher(kafka.PublisherConfig{Brokers: brokers, TLS: t.tls, SASL: sasl})
+		s.publisher = kafka.NewPublisher(kafka.PublisherConfig{Brokers: brokers, TLS: t.tls, SASL: sasl, Logger: log})
 	} else {
 		host, text, err := net.SplitHostPort(t.addr)
 		if err != nil {
