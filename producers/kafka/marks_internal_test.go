@@ -1,8 +1,12 @@
 package kafka
 
 import (
+	"maps"
 	"math"
+	"slices"
 	"testing"
+
+	"pgregory.net/rapid"
 )
 
 // One line for each line of the table at [marks].
@@ -92,4 +96,156 @@ func TestMarksOfAGoodEndDoNotCount(t *testing.T) {
 	if got := (marks{}).allows(); got != math.MaxInt64 {
 		t.Errorf("a healthy partition may hand out below %d", got)
 	}
+}
+
+// marksModel is a partition whose owners die of some messages, live on after they were
+// lost, or end in good order, with up to ten messages in hand and commits at any time.
+type marksModel struct {
+	*rapid.T
+	poison map[int64]bool
+
+	durable     marks
+	by          writer
+	base        int64
+	durablyDone map[int64]bool
+
+	members [3]uint64
+	// Of the ownership that goes on.
+	member      int
+	id          uint64
+	m, told     marks
+	done, taken map[int64]bool
+	next        int64
+	epoch       int32 // the generation
+
+	seen     map[uint64]int32 // who has written since, and in which generation
+	kills    map[int64]int
+	attempts map[int64]int32
+}
+
+const (
+	modelEnd      = 60
+	modelWindow   = 40
+	modelAttempts = 3
+)
+
+func (p *marksModel) begin() {
+	p.epoch++
+	p.member = rapid.IntRange(0, 2).Draw(p.T, "member")
+	p.id = p.members[p.member]
+	m := p.durable
+	if p.by.id == p.id {
+		m = m.ended()
+	}
+	alive := func(w writer) bool { return w.id == p.id || p.seen[w.id] > w.generation }
+	p.m = m.inherited(p.by, p.base, modelWindow).vouched(alive).settled(p.base)
+	p.told = p.m
+	p.done, p.taken, p.next = maps.Clone(p.durablyDone), map[int64]bool{}, p.base
+}
+
+func (p *marksModel) prefix() (next int64) {
+	for next = p.base; p.done[next]; next++ {
+	}
+	return next
+}
+
+func (p *marksModel) commit() {
+	p.m = p.m.settled(p.prefix())
+	p.durable, p.told, p.by, p.base = p.m, p.m, writer{p.id, p.epoch}, p.prefix()
+	p.durablyDone = maps.Clone(p.done)
+	p.seen[p.id] = p.epoch
+}
+
+// deliver hands out the next message, if that is allowed.
+func (p *marksModel) deliver() {
+	for p.done[p.next] {
+		p.next++
+	}
+	switch at := p.next; {
+	case at >= modelEnd || at >= p.base+modelWindow || len(p.taken) == 10 || p.m.until > 0 && len(p.taken) > 0:
+	case p.told.allows() <= at:
+		p.m = p.m.settled(p.prefix()).wanting(at)
+		p.commit()
+	default:
+		if p.m.attempt > 0 && p.m.trial == at {
+			p.attempts[at] = max(p.attempts[at], p.m.attempt)
+			if p.m.attempt > modelAttempts {
+				p.done[at] = true // given up
+				if !p.poison[at] {
+					p.Fatalf("%d is given up, and killed nobody", at)
+				}
+				return
+			}
+		}
+		p.taken[at] = true
+		p.next++
+	}
+}
+
+// handle lets a message return from its handler, and says whether it killed the
+// process.
+func (p *marksModel) handle() (died bool) {
+	if len(p.taken) == 0 {
+		return false
+	}
+	at := rapid.SampledFrom(slices.Sorted(maps.Keys(p.taken))).Draw(p.T, "message")
+	if p.poison[at] {
+		p.kills[at]++
+		return true
+	}
+	delete(p.taken, at)
+	p.done[at] = true
+	return false
+}
+
+// Whatever happens when: a message that kills is given up after at most two deaths
+// more than its attempts, and others are not; nor when members are lost that live.
+func TestMarksFindWhatKillsAndNobodyElse(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		p := &marksModel{
+			T: rt, poison: map[int64]bool{}, durable: marks{closed: true}, durablyDone: map[int64]bool{},
+			members: [3]uint64{1, 2, 3}, seen: map[uint64]int32{}, kills: map[int64]int{}, attempts: map[int64]int32{},
+		}
+		for range rapid.IntRange(0, 3).Draw(rt, "poisons") {
+			p.poison[rapid.Int64Range(0, modelEnd-1).Draw(rt, "poison")] = true
+		}
+		p.begin()
+		for step := 0; p.base < modelEnd; step++ {
+			if step > 20_000 {
+				rt.Fatalf("no end: %+v at %d of %d", p.m, p.base, modelEnd)
+			}
+			switch rapid.IntRange(0, 60).Draw(rt, "event") {
+			case 0: // a rebalance
+				p.m = p.m.settled(p.prefix()).ended()
+				p.commit()
+				p.begin()
+			case 1: // the group loses it; it comes back
+				lost := p.id
+				p.begin()
+				p.seen[lost] = p.epoch
+			case 2:
+				p.commit()
+			case 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20:
+				if p.handle() {
+					p.members[p.member] += 3 // another process takes its place
+					p.begin()
+				}
+			default:
+				p.deliver()
+			}
+			if len(p.taken) == 0 && p.next >= modelEnd || p.next >= p.base+modelWindow {
+				p.commit()
+			}
+		}
+		for at, n := range p.kills {
+			if n > 2+modelAttempts {
+				rt.Errorf("%d killed %d", at, n)
+			}
+		}
+		for at, n := range p.attempts {
+			if !p.poison[at] && n > 2 { // the last one may not have been heard of yet
+				rt.Errorf("%d was tried as attempt %d, and killed nobody", at, n)
+			}
+		}
+	})
 }
