@@ -23,6 +23,7 @@ type AckRef struct {
 	onDrain   func(*AckRef)
 	onFull    func()
 	onRoom    func()
+	stops     int           // reasons for Take to grant nothing: see stop
 	full      *atomic.Int64 // the pipeline's count of references at their limit
 	counted   bool          // in full
 	idle      chan struct{} // closed when unsettled reaches 0; nil without a waiter
@@ -53,7 +54,7 @@ func (r *AckRef) Data() any { return r.data }
 func (r *AckRef) Take(n int) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.phase.Load() != refLive {
+	if r.phase.Load() != refLive || r.stops > 0 {
 		return 0
 	}
 	if r.limit > 0 {
@@ -74,7 +75,7 @@ func (r *AckRef) Room() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
-	case r.phase.Load() != refLive:
+	case r.phase.Load() != refLive || r.stops > 0:
 		return 0
 	case r.limit <= 0:
 		return int(^uint(0) >> 1)
@@ -98,10 +99,43 @@ func (r *AckRef) SetLimit(limit int) {
 // OnRoom makes f run whenever messages of r that was at its limit have settled, so
 // that Take grants some again: after their Ack has returned, from the pipeline's
 // goroutine and without locks. It is set before the first Take.
+//
+// The pipeline stops a reference that has an OnRoom, and no other: Take grants nothing
+// while more messages of r wait for another attempt, or for a batcher that is blocked,
+// than there is room for. So a producer of several references keeps them apart.
 func (r *AckRef) OnRoom(f func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.onRoom = f
+}
+
+// stop makes Take grant nothing until goOn was called as often. False says that it
+// does not, since the producer would not learn when it grants some again.
+func (r *AckRef) stop() bool {
+	r.mu.Lock()
+	if r.onRoom == nil {
+		r.mu.Unlock()
+		return false
+	}
+	r.stops++
+	r.countLocked()
+	onFull := r.onFull
+	r.mu.Unlock()
+	if onFull != nil {
+		onFull() // open batches may have to close
+	}
+	return true
+}
+
+func (r *AckRef) goOn() {
+	r.mu.Lock()
+	r.stops--
+	r.countLocked()
+	free, onRoom := r.stops == 0, r.onRoom
+	r.mu.Unlock()
+	if free {
+		onRoom()
+	}
 }
 
 // Unsettled says how many messages of r were taken and are not settled.
@@ -179,7 +213,7 @@ func (r *AckRef) isFull() bool {
 
 // countLocked keeps full true.
 func (r *AckRef) countLocked() {
-	at := r.limit > 0 && r.unsettled >= r.limit && r.phase.Load() == refLive
+	at := (r.limit > 0 && r.unsettled >= r.limit || r.stops > 0) && r.phase.Load() == refLive
 	if r.full == nil || at == r.counted {
 		return
 	}

@@ -37,8 +37,9 @@ type batcher struct {
 	closed        atomic.Int64
 	reporting     atomic.Int64
 
-	mu   sync.Mutex // protects following field
-	done []report   // what reporters finished
+	mu      sync.Mutex // protects following fields
+	done    []report   // what reporters finished
+	stopped []*AckRef  // until the batcher is not blocked any more
 
 	// The batcher goroutine's own.
 	open     map[batchID]*openBatch
@@ -145,12 +146,21 @@ func (b *batcher) finished(r report) {
 	b.box.nudge()
 }
 
-// collect takes in what reporters finished.
+// collect takes in what reporters finished, and lets references go on that were
+// stopped, once the batcher is not blocked.
 func (b *batcher) collect() {
 	b.mu.Lock()
-	done := b.done
+	done, stopped := b.done, b.stopped
 	b.done = nil
+	if b.blocks() {
+		stopped = nil
+	} else {
+		b.stopped = nil
+	}
 	b.mu.Unlock()
+	for _, ref := range stopped {
+		ref.goOn()
+	}
 	for _, r := range done {
 		if !r.stuck {
 			b.reporting.Add(-1)

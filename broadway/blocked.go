@@ -19,7 +19,7 @@ func (b *batcher) resolve(r report) {
 	for _, again := range r.retries {
 		key := again.message.lane
 		if trials[key] {
-			b.p.parker.retries.vacate()
+			b.p.parker.vacate(again)
 			b.blocked[key].aside = append(b.blocked[key].aside, again.message)
 			continue
 		}

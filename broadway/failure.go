@@ -130,6 +130,7 @@ type retry struct {
 	wait    time.Duration
 	due     time.Time
 	release bool
+	goOn    func() // ends a stop, if it has no place: see reserve
 	then    func() // instead of a message
 }
 
@@ -159,7 +160,8 @@ func (p *Pipeline) decide(ctx context.Context, m *Message, err error, at *batche
 		p.giveUp(m)
 		return retry{}, courseNone
 	}
-	if !p.parker.retries.reserve() {
+	goOn, ok := p.parker.reserve(m)
+	if !ok {
 		p.handBack(m)
 		return retry{}, courseNone
 	}
@@ -172,7 +174,7 @@ func (p *Pipeline) decide(ctx context.Context, m *Message, err error, at *batche
 	}
 	next := p.apart(m.again(m.Attempt+1, at))
 	m.drop()
-	return retry{message: next, wait: wait}, coursePark
+	return retry{message: next, wait: wait, goOn: goOn}, coursePark
 }
 
 // stageName is the name of a stage for people: a batcher's, or the pool's.

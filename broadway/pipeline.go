@@ -260,7 +260,7 @@ func (p *Pipeline) forward(m *Message) {
 		p.giveUp(m)
 		return
 	}
-	if !b.hold() {
+	if !b.hold(m) {
 		p.handBack(m)
 		return
 	}

@@ -94,6 +94,10 @@ type Traits struct {
 	// is given back: since Fetch returned it or, where its metadata is a
 	// [DeliveredAt], since then.
 	AckTimeout time.Duration
+	// Rewinds says that a message that is released comes again together with all
+	// that comes after it in its AckRef. So the pipeline stops a reference (see
+	// [AckRef.OnRoom]) rather than give back single messages of it.
+	Rewinds bool
 	// TLSInsecure says that connections are encrypted but the server is not
 	// verified.
 	TLSInsecure bool
@@ -176,6 +180,7 @@ type source struct {
 	name     string
 	settler  *settler
 	fetched  atomic.Int64
+	over     atomic.Int64 // messages that are parked beyond what may be: it is not asked
 
 	wake chan struct{} // one token: look at the demand again
 
@@ -208,7 +213,7 @@ func (s *source) run(ctx context.Context) {
 	}
 	var need int64
 	for failures := 0; ; {
-		d, err := s.p.ledger.ask(ctx, s, s.p.want, need, func() { s.starve(need) })
+		d, err := s.p.ledger.ask(ctx, s, s.want, need, func() { s.starve(need) })
 		s.p.alone.CompareAndSwap(s, nil)
 		if err != nil {
 			return
@@ -231,6 +236,20 @@ func (s *source) run(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// keeps says that messages of s are not given back singly for want of room: others
+// would overtake them, or come again for their sake.
+func (s *source) keeps() bool {
+	return s.traits.Rewinds || s.p.cfg.Processor.PartitionBy != nil
+}
+
+// want is what s is asked for.
+func (s *source) want() int {
+	if s.over.Load() > 0 {
+		return 0
+	}
+	return s.p.want()
 }
 
 // starve is called when s has to wait for credit: open batches may have to be

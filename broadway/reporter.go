@@ -186,7 +186,7 @@ func (b *batcher) settle(ctx context.Context, members []*Message, err error) (s 
 			s.kept, s.outage = append(s.kept, r.message), outcome[i]
 		case coursePark:
 			if b.ordered() && slices.ContainsFunc(s.kept, func(before *Message) bool { return before.lane == m.lane }) {
-				b.p.parker.retries.vacate()
+				b.p.parker.vacate(r)
 				s.kept = append(s.kept, r.message) // after the one of its key that waits
 				continue
 			}

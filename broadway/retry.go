@@ -14,6 +14,7 @@ type parker struct {
 	wake chan struct{}
 	// Places for retries, and for messages that pause before they are given back.
 	retries, returning places
+	over               atomic.Int64 // retries without a place: see reserve
 
 	mu   sync.Mutex // protects following fields
 	heap dueHeap
@@ -43,6 +44,41 @@ func (s *places) reserve() bool {
 }
 
 func (s *places) vacate() { s.taken.Add(-1) }
+
+// reserve makes place for another attempt of m. Beyond the bound m is to be given
+// back, which is false; or, where it must keep its place, its reference is stopped, or
+// else its source. goOn ends that.
+func (k *parker) reserve(m *Message) (goOn func(), ok bool) {
+	if k.retries.reserve() {
+		return nil, true
+	}
+	s := m.chunk.source
+	if !s.keeps() {
+		return nil, false
+	}
+	k.over.Add(1)
+	if ref := m.ref; ref.stop() {
+		return ref.goOn, true
+	}
+	s.over.Add(1)
+	return func() {
+		s.over.Add(-1)
+		k.p.ledger.look()
+	}, true
+}
+
+// vacate undoes reserve: the retry does not wait any longer.
+func (k *parker) vacate(r retry) {
+	if r.goOn == nil {
+		k.retries.vacate()
+		return
+	}
+	k.over.Add(-1)
+	r.goOn()
+}
+
+// waiting is how many messages wait for another attempt.
+func (k *parker) waiting() int64 { return k.retries.taken.Load() + k.over.Load() }
 
 // park keeps r, for which a place was reserved, until it is due. What nobody waits
 // for any more is due at once, to be given back: a reference that drains, or a
@@ -102,7 +138,7 @@ func (k *parker) run(stop <-chan struct{}) {
 			case r.release:
 				k.returning.vacate()
 			default:
-				k.retries.vacate()
+				k.vacate(r)
 			}
 			k.p.resume(r)
 		}

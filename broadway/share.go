@@ -1,28 +1,49 @@
 package broadway
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // minBlocked is how long no report must have ended, at least, before a batcher
 // counts as blocked.
 const minBlocked = 2 * time.Second
 
-// hold counts a message that comes, and says whether the batcher takes it. Above
-// its share a batcher that works takes what is on its way, and the sources are not
-// asked for more; one that is blocked refuses. So it does not with PartitionBy,
-// since what is given back loses its place.
-func (b *batcher) hold() bool {
+// hold counts a message that comes from ref, and says whether the batcher takes it.
+// Above its share a batcher that works takes what is on its way, and the sources are
+// not asked for more. One that is blocked refuses; or, where a message must keep its
+// place, it stops the message's reference, and the others flow.
+func (b *batcher) hold(m *Message) bool {
 	n := b.held.Add(1)
-	if b.blocks() && !b.ordered() && n > b.share() {
-		b.held.Add(-1)
-		return false
+	if b.blocks() && n > b.share() {
+		if !m.chunk.source.keeps() {
+			b.held.Add(-1)
+			return false
+		}
+		b.stopRef(m.ref)
 	}
 	b.raise(n)
 	return true
 }
 
+// stopRef stops ref until the batcher is not blocked any more, if it can be stopped.
+// (1) A report ends. (2) collect finds nothing stopped. (3) This, which still found the
+// batcher blocked, stops ref: so the batcher has to look again.
+func (b *batcher) stopRef(ref *AckRef) {
+	b.mu.Lock()
+	stops := !slices.Contains(b.stopped, ref) && ref.stop()
+	if stops {
+		b.stopped = append(b.stopped, ref)
+	}
+	b.mu.Unlock()
+	if stops {
+		b.box.nudge()
+	}
+}
+
 // overfull says that the batcher has its share.
 func (b *batcher) overfull() bool {
-	return len(b.p.batchers) > 1 && !b.ordered() && b.held.Load() >= b.share()
+	return len(b.p.batchers) > 1 && b.held.Load() >= b.share()
 }
 
 // blocks says that nothing is reported, and that it is not known when something

@@ -192,7 +192,7 @@ func (p *Pipeline) Stats() Stats {
 		MaxUnsettled: p.cfg.MaxUnsettled, MaxUnsettledBytes: p.cfg.MaxUnsettledBytes,
 		Processor: ProcessorStats{
 			Concurrency: p.cfg.Processor.Concurrency,
-			Queued:      p.pool.dispatch.queued(), Parked: int(p.parker.retries.taken.Load()),
+			Queued:      p.pool.dispatch.queued(), Parked: int(p.parker.waiting()),
 			Circuit: p.pool.circuit.stats(),
 		},
 		Late: p.count.late.Load(), Recalled: p.count.recalled.Load(),

@@ -85,6 +85,7 @@ func (p *Producer) Describe(limits broadway.Limits) broadway.Traits {
 		Kind: "kafka", Name: strings.Join(p.cfg.Topics, ","), Broker: true,
 		Actions:     broadway.ActionSet(broadway.ActionStopPartition),
 		PartitionBy: partitionBy(p.seed),
+		Rewinds:     true,
 		TLSInsecure: p.cfg.TLS != nil && p.cfg.TLS.InsecureSkipVerify,
 	}
 }
