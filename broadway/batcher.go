@@ -230,7 +230,7 @@ func (b *batcher) join(m *Message, now time.Time) {
 	o.Messages = append(o.Messages, m)
 	o.Bytes += m.size
 	if due := m.chunk.due; due != 0 {
-		b.schedule(o, time.Unix(0, due).Add(-m.chunk.source.traits.AckTimeout/4))
+		b.schedule(o, b.p.clock.time(due).Add(-m.chunk.source.traits.AckTimeout/4))
 	}
 	complete := o.state != nil && b.policy(func() bool { return o.state.Add(m) }, true)
 	switch {
