@@ -47,6 +47,11 @@
 // the first time, then after 1 s to 30 s. A session that settled nothing counts
 // as a failed attempt.
 //
+// AMQP has no checksum. What is changed on its way and does not look like what it
+// should ends the session, and so does a delivery that is missing, as delivery tags
+// rise by one; but a byte changed within a body arrives so. TLS finds it; without, a
+// handler that verifies its messages can have them again by ActionRequeue.
+//
 // # Pause and stop
 //
 // Pausing and draining cancel the consumer, take in what is still on its way,
