@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/gobroadway/gobroadway/chaos/internal/ledger"
@@ -203,4 +204,19 @@ func amqpAttempts(headers amqp.Table) int {
 		return n
 	}
 	return 0
+}
+
+// Count is how many records a topic has, as far as its offsets tell.
+func Count(ctx context.Context, broker, topic string) (n int, err error) {
+	client, err := kgo.NewClient(kgo.SeedBrokers(broker), kgo.ClientID("chaos-count"))
+	if err != nil {
+		return 0, err
+	}
+	defer client.Close()
+	ends, err := kadm.NewClient(client).ListEndOffsets(ctx, topic)
+	if err = errors.Join(err, ends.Error()); err != nil {
+		return 0, err
+	}
+	ends.Each(func(o kadm.ListedOffset) { n += int(o.Offset) })
+	return n, nil
 }

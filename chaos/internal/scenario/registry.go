@@ -4,7 +4,7 @@ import "slices"
 
 // All are the scenarios, in the order in which they run.
 func All() []Scenario {
-	return slices.Concat(processDeath(), groups(), queues(), network(), downstream(), malformed(), credentials(), machine())
+	return slices.Concat(processDeath(), groups(), queues(), network(), downstream(), malformed(), credentials(), machine(), content())
 }
 
 // processDeath is reliability.md section 2.A.
@@ -223,6 +223,17 @@ func machine() []Scenario {
 			ID: "H2", Severity: "S2", Title: "No descriptors, little memory, a processor that stutters", Run: scarcity,
 			Limit: "on either broker: no further descriptor while connections are cut: <= 30 % of a core, goes on afterwards; messages of 1 MiB: <= 256 MiB resident; " +
 				"stopped 200 of 400 ms for 60 s; lost 0, duplicates <= window or prefetch",
+		},
+	}
+}
+
+// content is section 2.J, but for pages and ports.
+func content() []Scenario {
+	return []Scenario{
+		{
+			ID: "J3", Severity: "S1", Title: "Hostile content", Run: hostileContent,
+			Limit: "100 hostile posts through the news: nothing live in a page, no file outside the site, no connection to what they name, " +
+				"each id that is a path refused and counted; no control character in a log",
 		},
 	}
 }

@@ -117,13 +117,13 @@ func (f Fault) err() error {
 	if f.Text == 0 {
 		return errStruck
 	}
-	return fmt.Errorf("%w: %s", errStruck, strings.Repeat("\x1b[31mé\r\n", f.Text/9+1))
+	return fmt.Errorf("%w: %s", errStruck, strings.Repeat("\x1b[31mé\r\nlevel=ERROR msg=forged", f.Text/33+1))
 }
 
 func (f Fault) act(ctx context.Context) error {
 	switch f.Kind {
 	case Panic:
-		panic("struck on purpose")
+		panic(f.err().Error())
 	case PanicNil:
 		panic(nil)
 	case Goexit:
