@@ -220,6 +220,15 @@ func machine() []Scenario {
 				"lost 0, duplicates 0 (time-outs: TestNoTimeOutGoesByTheWallClock)",
 		},
 		{
+			ID: "H3a", Severity: "S3", Title: "Soak", Run: soak,
+			Limit: "60 min on both brokers at once, a fault every 30 s drawn by the seed: lost 0, commits and acks never ahead, inversions 0, " +
+				"memory grows <= 1 MiB in 10 min, goroutines and descriptors within 5",
+		},
+		{
+			ID: "H3b", Severity: "S3", Title: "Starts and stops", Run: bounces,
+			Limit: "10 members start and stop 50 times each, side by side, with live brokers: each stop clean and <= 5 s, no goroutine left, lost 0",
+		},
+		{
 			ID: "H2", Severity: "S2", Title: "No descriptors, little memory, a processor that stutters", Run: scarcity,
 			Limit: "on either broker: no further descriptor while connections are cut: <= 30 % of a core, goes on afterwards; messages of 1 MiB: <= 256 MiB resident; " +
 				"stopped 200 of 400 ms for 60 s; lost 0, duplicates <= window or prefetch",

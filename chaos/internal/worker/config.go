@@ -60,6 +60,8 @@ type Config struct {
 	Clock []time.Duration
 	// Listen, if set, is the address of /healthz and /readyz.
 	Listen string
+	// Bounces is how often each member is started and stopped before it runs for good.
+	Bounces int
 	// NoSink makes handlers write no success: for scenarios whose sink is elsewhere.
 	NoSink bool
 }

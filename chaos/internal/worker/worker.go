@@ -83,8 +83,9 @@ func Main(args []string) int {
 
 // worker runs the members.
 type worker struct {
-	cfg  Config
-	sink *sink
+	cfg     Config
+	sink    *sink
+	bounces bounces
 
 	mu      sync.Mutex
 	members []*member // nil where one has left
@@ -111,6 +112,7 @@ func (w *worker) run(commands io.Reader, reports io.Writer) int {
 	signal.Notify(signals, syscall.SIGTERM, os.Interrupt)
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
+	w.bounce(ctx, w.cfg.Bounces)
 	for i := range w.cfg.Members {
 		if err := w.join(ctx, i); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -336,6 +338,8 @@ func (w *worker) report() rig.Report {
 		}
 		addCounts(r.Stats, pipelineCounts(stats), m.counts())
 	}
+	r.Stats["bounces"], r.Stats["bounces_failed"] = w.bounces.done.Load(), w.bounces.failed.Load()
+	r.Stats["slowest_stop_ms"], r.Stats["goroutines_left"] = w.bounces.slowest.Load(), w.bounces.left.Load()
 	r.Stats["refused"] = w.sink.refused.Load()
 	r.RSS, r.FDs = resources()
 	return r
