@@ -153,6 +153,7 @@ func (s *session) takeSuspect(d broadway.Demand) ([]*broadway.Message, error) {
 	if size := s.suspects[0].Size(); size > d.Bytes {
 		return nil, broadway.NeedBytes(size)
 	}
+	s.press() // not any longer: or the pipeline's account, which is behind, would refuse
 	if s.ref.Take(1) == 0 {
 		return nil, nil
 	}
@@ -276,6 +277,7 @@ func (o *owner) seclude() error {
 	o.narrow, o.turn = true, false
 	o.giveBack(o.suspects[min(1, len(o.suspects)):])
 	o.suspects = slices.Clip(o.suspects[:min(1, len(o.suspects))])
+	o.press()
 	notify(o.ready)
 	o.mu.Unlock()
 	return o.flush()

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -28,6 +30,7 @@ type peer struct {
 	strange  []string // what a client must not do
 	deaf     bool     // methods are not answered any longer
 	closed   bool
+	added    int
 }
 
 // parcel is a message in the queue of a peer.
@@ -160,6 +163,22 @@ func (p *peer) closeConnections() {
 	})
 }
 
+// add puts messages behind the others, at once: "2 text" is one that came back twice.
+func (p *peer) add(messages ...string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range messages {
+		returned, body, _ := strings.Cut(m, " ")
+		n, err := strconv.ParseInt(returned, 10, 64)
+		if err != nil {
+			p.strange = append(p.strange, err.Error())
+		}
+		p.added++
+		p.ready = append(p.ready, &parcel{seq: 1000 + p.added, body: body, acquired: n, returned: n, again: n > 0})
+	}
+	p.deliver()
+}
+
 // ignore makes the peer answer no method any longer, or answer again.
 func (p *peer) ignore(on bool) {
 	p.mu.Lock()
@@ -205,8 +224,13 @@ func (c *peerConn) serve() {
 		if _, err := io.ReadFull(in, body); err != nil {
 			return
 		}
-		if head[0] != 1 {
-			continue // a heartbeat: it publishes nothing
+		if head[0] == 8 { // a heartbeat is answered by another
+			c.locked(func() {
+				if !c.p.deaf {
+					c.frame(8, 0)
+				}
+			})
+			continue
 		}
 		on := binary.BigEndian.Uint16(head[1:])
 		class, method := binary.BigEndian.Uint16(body), binary.BigEndian.Uint16(body[2:])

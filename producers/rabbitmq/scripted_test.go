@@ -1,6 +1,7 @@
 package rabbitmq_test
 
 import (
+	"context"
 	"log/slog"
 	"slices"
 	"strings"
@@ -135,6 +136,128 @@ func TestDeathsAreAttempts(t *testing.T) {
 	}
 	if n := server.left(); n != 0 {
 		t.Errorf("%d messages left", n)
+	}
+}
+
+// wantLog waits until clients did exactly want.
+func wantLog(t *testing.T, server *peer, want ...string) {
+	t.Helper()
+	if !poll(func() bool { return len(server.log()) >= len(want) }) || !slices.Equal(server.log(), want) {
+		t.Errorf("the server saw %q, want %q", server.log(), want)
+	}
+}
+
+// nothing says that p hands out nothing now: whatever is delivered is here, as a
+// Fetch that does not wait finds it.
+func nothing(t *testing.T, p *rabbitmq.Producer) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	if m, err := p.Fetch(ctx, broadway.Demand{Messages: 10, Bytes: plenty}); err == nil {
+		t.Errorf("fetched %q", texts(m))
+	}
+}
+
+// Suspects come to a consumer that has others. Those go on; the first suspect is
+// tried when nothing else is unsettled, and then one after the other, until there is
+// a message that never came back: that is not kept waiting for any other.
+func TestSuspectsAreTriedAlone(t *testing.T) {
+	server := newPeer(t, []byte("a"))
+	p := connect(t, rabbitmq.Config{URL: server.url(), Queue: "orders"}, 10)
+	a := fetch(t, p, 1)
+	server.add("2 s1", "2 s2", "0 b")
+	b := fetch(t, p, 1)
+	if texts(b)[0] != "b" {
+		t.Fatalf("fetched %q", texts(b))
+	}
+	wantLog(t, server, "consume orders 10", "cancel", "nack s2")
+	nothing(t, p)
+	ack(t, a...)
+	nothing(t, p)
+	ack(t, b...)
+	s1 := fetch(t, p, 1)
+	wantLog(t, server, "consume orders 10", "cancel", "nack s2", "ack a", "ack b")
+	// A pause meanwhile, and its end, bring no other message beside it.
+	if err := p.Pause(within(t)); err != nil {
+		t.Error(err)
+	}
+	if err := p.Resume(within(t)); err != nil {
+		t.Error(err)
+	}
+	nothing(t, p)
+	ack(t, s1...)
+	s2 := fetch(t, p, 1)
+	server.add("1 s3", "0 c", "0 d") // once is enough among suspects
+	nothing(t, p)
+	ack(t, s2...)
+	s3 := fetch(t, p, 1)
+	if got := texts(slices.Concat(s1, s2, s3)); !slices.Equal(got, []string{"s1", "s2", "s3"}) || s1[0].Attempt != 1 {
+		t.Errorf("tried %q", got)
+	}
+	nothing(t, p)
+	ack(t, s3...)
+	if got := texts(fetch(t, p, 2)); !slices.Equal(got, []string{"c", "d"}) {
+		t.Errorf("then came %q", got)
+	}
+	wantLog(t, server, "consume orders 10", "cancel", "nack s2", "ack a", "ack b", "ack s1", "consume orders 1",
+		"ack s2", "ack s3", "cancel", "consume orders 10")
+	if s := p.Stats(); s.Sessions != 1 || s.Returned != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// Suspects wait for all else to be settled, so open batches are closed for them.
+func TestSuspectsCloseOpenBatches(t *testing.T) {
+	server := newPeer(t, payloads(5)...)
+	out := newSink()
+	stop := runPipeline(t, broadway.Config{
+		Producers: []broadway.Producer{rabbitmq.NewProducer(quick(t, rabbitmq.Config{URL: server.url(), Queue: "orders", Prefetch: 50}))},
+		Processor: broadway.ProcessorConfig{Handler: func(context.Context, *broadway.Message) error { return nil }},
+		Batchers:  []broadway.BatcherConfig{{Reporter: out.report, Size: 20, Timeout: time.Hour}},
+		Failure:   broadway.FailurePolicy{MaxAttempts: 3, Action: broadway.ActionRequeue},
+	})
+	if !poll(func() bool { return slices.Equal(server.log(), []string{"consume orders 50"}) }) {
+		t.Fatal("nothing is consumed")
+	}
+	server.add("2 s1", "3 s2")
+	if !out.await(7) {
+		t.Errorf("%d of 7 messages were reported; the server saw %q", len(out.seen), server.log())
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	if n := server.left(); n != 0 {
+		t.Errorf("%d messages left", n)
+	}
+}
+
+// What comes while the consumer is cancelled over a suspect, and is more than the
+// process may hold, is not kept but handed back, and comes whole.
+func TestSuspectsOverTheBoundInBytes(t *testing.T) {
+	server := newPeer(t, []byte("a"))
+	p := rabbitmq.NewProducer(quick(t, rabbitmq.Config{URL: server.url(), Queue: "orders", LagInterval: -1}))
+	p.Describe(broadway.Limits{MaxUnsettled: 10, MaxUnsettledBytes: 1000, Share: 10})
+	t.Cleanup(func() { _ = p.Close() })
+	if err := p.Connect(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	a := fetch(t, p, 1)
+	large := strings.Repeat("x", 5000)
+	server.add("2 "+large+"1", "2 "+large+"2", "2 "+large+"3")
+	if !poll(func() bool { bytes, _ := p.Held(); return bytes >= 5000 }) {
+		t.Fatal("nothing came")
+	}
+	ack(t, a...)
+	for i := range 3 {
+		m := fetch(t, p, 1)
+		if got := string(m[0].Payload); got != large+string(rune('1'+i)) {
+			t.Errorf("%d bytes came, %q last", len(got), got[max(len(got)-1, 0):])
+		}
+		ack(t, m...)
+	}
+	if !poll(func() bool { bytes, _ := p.Held(); return bytes == 0 && server.left() == 0 }) {
+		bytes, _ := p.Held()
+		t.Errorf("%d bytes are held, %d messages left", bytes, server.left())
 	}
 }
 

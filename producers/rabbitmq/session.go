@@ -189,10 +189,13 @@ func (s *session) deliver(m *broadway.Message) {
 }
 
 // press tells the pipeline whether something has to be settled before more comes,
-// as when a reference is at its limit: then it closes open batches. It is called
-// with mu held.
+// as when a reference is at its limit: then it closes open batches. So it is while
+// the gate waits, and while suspects wait to be alone. It is called with mu held.
 func (s *session) press() {
 	pressed := len(s.buffer) == 0 && s.link.gate.waits()
+	if len(s.suspects) > 0 {
+		pressed = len(s.buffer) == 0 && s.narrow && !s.alone()
+	}
 	if pressed == s.pressed {
 		return
 	}
@@ -339,6 +342,7 @@ func (s *session) decide(do func(settle func(*broadway.Message, acknowledgers.Ve
 			s.p.counters.refused.Add(1)
 		}
 	})
+	s.press()
 	if !s.ended && (before == 0 || s.due()) {
 		notify(s.wake)
 	}
