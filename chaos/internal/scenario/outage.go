@@ -81,8 +81,9 @@ func lines(file string) int64 {
 	return int64(strings.Count(string(text), "\n"))
 }
 
-// crash kills a broker, leaves it down for a while, and starts it again. What the workers do meanwhile is noted.
-func (b *bench) crash(ctx context.Context, target broker, workers []*rig.Process, down time.Duration) (note string, err error) {
+// crash kills a broker, leaves it down for a while, and starts it again. What the workers do meanwhile is noted. The fault is over when
+// back returns.
+func (b *bench) crash(ctx context.Context, target broker, workers []*rig.Process, down time.Duration, back func(context.Context) error) (note string, err error) {
 	pid, err := target.PID()
 	if err != nil {
 		return "", err
@@ -100,7 +101,15 @@ func (b *bench) crash(ctx context.Context, target broker, workers []*rig.Process
 		}
 		dials, logged, cpu := idle.over()
 		note = fmt.Sprintf("broker down %.0f s: per worker %.1f connections/s, %.1f log lines/s, %.0f %% of a core", down.Seconds(), dials, logged, 100*cpu)
-		return target.Start()
+		if err := target.Start(); err != nil {
+			return err
+		}
+		began, handled := time.Now(), b.handled()
+		if err := poll(ctx, time.Minute, "a message after the outage", func() (bool, error) { return b.handled() > handled, nil }); err != nil {
+			return err
+		}
+		note += fmt.Sprintf("; first message %.1f s after", time.Since(began).Seconds())
+		return back(ctx)
 	})
 	return note, err
 }
@@ -134,7 +143,9 @@ func killKafkaBroker(ctx context.Context, env *Env) (*Outcome, error) {
 		if err := bench.afterShare(ctx, n, float64(i+1)/float64(kills+1)); err != nil {
 			return nil, err
 		}
-		note, err := bench.crash(ctx, bench.rig, workers, env.For(10*time.Second, 3*time.Second))
+		note, err := bench.crash(ctx, bench.rig, workers, env.For(10*time.Second, 3*time.Second), func(ctx context.Context) error {
+			return bench.whole(ctx, processes) // the broker lets members wait for the time-outs of those that it had before
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -248,7 +259,7 @@ func killRabbitNodeWith(ctx context.Context, env *Env, arguments amqp.Table) (*O
 		if i == kills {
 			down = env.For(120*time.Second, 10*time.Second)
 		}
-		note, err := bench.crash(ctx, bench.rig, workers, down)
+		note, err := bench.crash(ctx, bench.rig, workers, down, func(context.Context) error { return nil })
 		if err != nil {
 			return nil, err
 		}

@@ -72,7 +72,8 @@ func groups() []Scenario {
 		},
 		{
 			ID: "B11a", Severity: "S2", CI: true, Title: "SIGKILL of the Kafka broker", Run: killKafkaBroker,
-			Limit: "5 kills, 10 s down each: lost 0, commits never ahead, inversions 0, duplicates <= kills x windows",
+			Limit: "5 kills, 10 s down each: lost 0, commits never ahead, inversions 0, duplicates <= kills x windows, none later than 11 s after the group is " +
+				"whole again",
 		},
 		{
 			ID: "B11b", Severity: "S2", Title: "Only commits fail", Run: commitsFail,
