@@ -62,6 +62,7 @@ func (s *session) applyPartition(f *frame, part *partition, q *kmsg.FetchRespons
 	}
 	part.failures, part.failure = 0, nil
 	part.highWatermark = q.HighWatermark
+	part.clip()
 	part.logStart = max(part.logStart, q.LogStartOffset)
 	if q.PreferredReadReplica >= 0 && q.PreferredReadReplica != f.node {
 		part.replica, part.replicaUntil = q.PreferredReadReplica, now.Add(replicaTime)

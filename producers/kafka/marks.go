@@ -112,6 +112,18 @@ func (m marks) vouched(alive func(writer) bool) marks {
 	return m
 }
 
+// within is m when the log ended at end once the last process had died: it had handed
+// out nothing above.
+func (m marks) within(end int64) marks {
+	if m.starts > 0 {
+		m.goal = min(m.goal, end)
+	}
+	if m.until > 0 {
+		m.until = min(m.until, end)
+	}
+	return m
+}
+
 // untried is m without a trial.
 func (m marks) untried() marks {
 	m.trial, m.attempt, m.running, m.lost = 0, 0, false, [mostLost]writer{}

@@ -85,6 +85,7 @@ type partition struct {
 	marks, told marks
 	asked       bool
 	trialEpoch  int32 // the leader epoch of marks.trial, or a later one
+	clipped     bool  // see clip
 
 	// renewed says that what was committed is about a topic that is no more.
 	renewed bool

@@ -118,6 +118,16 @@ func (s *session) held(p *partition) bool {
 	return false
 }
 
+// clip ends what is suspected where the log ended when this ownership had its first
+// answer: nobody has handed out before what came since. Callers hold mu.
+func (p *partition) clip() {
+	if p.clipped {
+		return
+	}
+	p.clipped = true
+	p.marks = p.marks.within(p.highWatermark).settled(p.own.ledger.Next())
+}
+
 // hush makes all partitions but one count as full, so that the pipeline closes the
 // batches that wait for more of them; nil ends that. Callers hold mu.
 func (s *session) hush(but *partition) {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
+	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/gobroadway/gobroadway/broadway"
@@ -167,22 +169,70 @@ func TestMetadataThatIsTooLargeIsLeftOut(t *testing.T) {
 // before counts for none of them.
 func TestATruncatedLogHasNoSuspects(t *testing.T) {
 	f := newFake(t, kfake.SeedTopics(1, "t"))
-	f.produce(t, "t", "m", 0, 10, 1)
 	cfg := f.config(t, "t")
-	suspect(t, cfg, f.evicted(t))
-	source, out := kafka.NewProducer(cfg), newSink()
-	r := run(t, pipeline(source, out))
-	eventually(t, "all", out.has(10))
-	eventually(t, "committed", f.wantCommitted("t", 10))
-	if suspected, err := kafka.Suspected(f.metadata("t")); !suspected || err != nil {
-		t.Fatalf("suspected: %v, %v; want what was handed out", suspected, err)
+	cfg.MaxPartitionBytes = 1 << 10 // an answer holds one message
+	for i := range 10 {
+		f.produce(t, "t", strings.Repeat("m", 1000), i, i+1, 1, kgo.ProducerBatchCompression(kgo.NoCompression()))
 	}
-	f.diverges(10, 6)
-	eventually(t, "again from the cut", func() error { return wantTwice(out, 4) })
+	suspect(t, cfg, f.evicted(t))
+	f.diverges(6, 3)
+	out := newSink()
+	p := pipeline(kafka.NewProducer(cfg), out)
+	var mu sync.Mutex
+	times := map[int64]int{}
+	meet := make(chan bool)
+	p.Processor.Handler = func(ctx context.Context, m *broadway.Message) error {
+		mu.Lock()
+		times[m.Seq()]++
+		again := times[m.Seq()] == 2
+		mu.Unlock()
+		switch { // two of those that come again are handled at once
+		case again && m.Seq() == 3:
+			meet <- true
+		case again && m.Seq() == 4:
+			<-meet
+		}
+		return out.handle(ctx, m)
+	}
+	r := run(t, p)
 	eventually(t, "committed", f.wantCommitted("t", 10))
 	r.stop(t)
-	if suspected, err := kafka.Suspected(f.metadata("t")); suspected || err != nil {
-		t.Errorf("suspected: %v, %v", suspected, err)
+	if n := out.duplicates(); n != 3 {
+		t.Errorf("%d came again, want 3", n)
+	}
+}
+
+// A process that dies with nothing in hand leaves nothing to suspect.
+func TestIdleDeathsAreNoSuspects(t *testing.T) {
+	f := newFake(t, kfake.SeedTopics(1, "t"))
+	f.produce(t, "t", "m", 0, 10, 1)
+	cfg := f.config(t, "t")
+	cfg.ClientID = "idle"
+	last := int32(0)
+	for range 2 {
+		source, out := kafka.NewProducer(cfg), newSink()
+		r := run(t, pipeline(source, out))
+		eventually(t, "committed", f.wantCommitted("t", 10))
+		eventually(t, "nobody is suspected", func() error {
+			text := f.metadata("t")
+			suspected, err1 := kafka.Suspected(text)
+			in, err2 := kafka.WrittenIn(text)
+			if in == last || suspected || err1 != nil || err2 != nil {
+				return fmt.Errorf("in generation %d, suspected %v, %v, %v", in, suspected, err1, err2)
+			}
+			last = in
+			return nil
+		})
+		if s := source.Stats(); s.Suspects != 0 {
+			t.Errorf("%+v", s)
+		}
+		source.Kill()
+		r.Abort()
+		<-r.done
+		// Unless it was quick enough to leave.
+		if err := evictClient(t.Context(), f.ListenAddrs(), "g", cfg.ClientID); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
