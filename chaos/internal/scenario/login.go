@@ -133,6 +133,7 @@ func rabbitCredentials(ctx context.Context, env *Env) (*Outcome, error) {
 	cfg := bench.config(prefetch)
 	cfg.Delay = 32 * time.Millisecond // 250 messages/s for each worker
 	source := *cfg.Rabbit
+	source.BackoffMax = 30 * time.Second // the default: how often it tries is counted
 	cfg.Rabbit = &source
 	if source.URL, err = changed(bench.rig, canary, ""); err != nil {
 		return nil, err
