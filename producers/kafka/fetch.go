@@ -354,12 +354,18 @@ func (s *session) tooLarge(p *plan, err error) {
 	if part.own != p.owns[0] || part.fetchOffset != p.from[0] || part.phase != phaseFetching {
 		return
 	}
+	part.spoils++
+	if err.Error() != part.spoiledBy {
+		part.spoiledBy, part.corrupt = err.Error(), 0 // another size: it was made on the way
+	}
 	part.corrupt++
 	s.producer.count.corrupt.Add(1)
 	err = fmt.Errorf("kafka: %s: at offset %d: a batch that is too large: %w", part.name, part.fetchOffset, err)
 	if part.corrupt < corruptTries {
-		part.alone, part.notBefore = true, time.Now().Add(backoff(part.corrupt, time.Second))
-		s.log.Warn("kafka: batch too large, fetching it again", "error", err)
+		part.alone, part.notBefore = true, time.Now().Add(backoff(part.spoils, time.Second))
+		if loud(part.spoils) {
+			s.log.Warn("kafka: batch too large, fetching it again", "error", err)
+		}
 		return
 	}
 	s.log.Error("kafka: batch too large, partition stopped", "error", err)
