@@ -29,6 +29,8 @@ type either struct {
 	drained func(context.Context, time.Duration) error
 	finish  func(context.Context, check.Rules) (*Outcome, error)
 	close   func()
+	// whole waits for a group of so many members, and so many generations in sum. A queue has none.
+	whole func(ctx context.Context, members int, generations int64) error
 }
 
 // newEither makes a run on "kafka" or "rabbitmq": with a window of 1,000 messages, or a prefetch of 200.
@@ -39,15 +41,17 @@ func newEither(ctx context.Context, env *Env, kind string) (*either, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &either{b.bench, kind, b.rig.Direct(), b.config(window), window, b.produce, b.awaitDrained, b.finish, b.close}, nil
+		return &either{b.bench, kind, b.rig.Direct(), b.config(window), window, b.produce, b.awaitDrained, b.finish, b.close, b.whole}, nil
 	}
 	const prefetch = 200
 	b, err := newRabbitBench(env, amqp.Table{"x-queue-type": "quorum"})
 	if err != nil {
 		return nil, err
 	}
-	return &either{b.bench, kind, b.rig.Direct(), b.config(prefetch), prefetch, b.produce, b.awaitDrained, b.finish, b.abandon}, nil
+	return &either{b.bench, kind, b.rig.Direct(), b.config(prefetch), prefetch, b.produce, b.awaitDrained, b.finish, b.abandon, alone}, nil
 }
+
+func alone(context.Context, int, int64) error { return nil }
 
 // onBoth tries something on either rig.
 func onBoth(ctx context.Context, env *Env, try func(context.Context, *Env, *either) (*Outcome, error)) (*Outcome, error) {
@@ -267,8 +271,9 @@ func cutLinkOnce(ctx context.Context, env *Env, run *either) (*Outcome, error) {
 			return nil, err
 		}
 		err := run.journal.during(ledger.Fault{Kind: "cut"}, func() error {
+			before := run.total("generations")
 			broken += run.proxy.CutAll()
-			return nil
+			return run.whole(ctx, processes, before+processes)
 		})
 		if err != nil {
 			return nil, err

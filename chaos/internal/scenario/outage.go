@@ -143,8 +143,9 @@ func killKafkaBroker(ctx context.Context, env *Env) (*Outcome, error) {
 		if err := bench.afterShare(ctx, n, float64(i+1)/float64(kills+1)); err != nil {
 			return nil, err
 		}
+		before := bench.total("generations")
 		note, err := bench.crash(ctx, bench.rig, workers, env.For(10*time.Second, 3*time.Second), func(ctx context.Context) error {
-			return bench.whole(ctx, processes) // the broker lets members wait for the time-outs of those that it had before
+			return bench.whole(ctx, processes, before+processes) // the broker lets members wait for the time-outs of those that it had before
 		})
 		if err != nil {
 			return nil, err

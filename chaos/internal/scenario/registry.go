@@ -120,7 +120,8 @@ func network() []Scenario {
 	return []Scenario{
 		{
 			ID: "D0", Severity: "S1", CI: true, Title: "Cut link", Run: cutLink,
-			Limit: "10 resets of every connection, on either broker: lost 0, inversions 0, no dead letter, duplicates <= cuts x window or prefetch",
+			Limit: "10 resets of every connection, on either broker: lost 0, inversions 0, no dead letter, duplicates <= cuts x window or prefetch, none later " +
+				"than 11 s after the cut, or after the group is whole again",
 		},
 		{
 			ID: "D1", Severity: "S2", Title: "Black hole, half-open connections", Run: blackHole,

@@ -56,7 +56,7 @@ func slowOnes(ctx context.Context, k *kafkaBench) (*Outcome, error) {
 	if _, err := k.startAll(ctx, processes, cfg); err != nil {
 		return nil, err
 	}
-	if err := k.whole(ctx, processes); err != nil {
+	if err := k.whole(ctx, processes, processes); err != nil {
 		return nil, err
 	}
 	before := k.total("generations")
@@ -79,11 +79,12 @@ func slowOnes(ctx context.Context, k *kafkaBench) (*Outcome, error) {
 	return outcome, nil
 }
 
-// whole returns when the group is stable with so many members, and each of them has told of it.
-func (k *kafkaBench) whole(ctx context.Context, members int) error {
-	return poll(ctx, 30*time.Second, fmt.Sprintf("a stable group of %d", members), func() (bool, error) {
+// whole returns when the group is stable with so many members, and they have told of so many generations in sum: it may have been
+// stable with those that are gone.
+func (k *kafkaBench) whole(ctx context.Context, members int, generations int64) error {
+	return poll(ctx, time.Minute, fmt.Sprintf("a stable group of %d", members), func() (bool, error) {
 		state, n, err := k.rig.GroupState(ctx, k.name)
-		return err == nil && state == "Stable" && n == members && k.total("generations") >= int64(members), err
+		return err == nil && state == "Stable" && n == members && k.total("generations") >= generations, err
 	})
 }
 
