@@ -141,7 +141,8 @@ func corruptFrames(ctx context.Context, env *Env, run *either, encrypted bool) (
 		return nil, err
 	}
 	lost, failed := run.total("sessions")-before, run.total("failed")
-	// What a session had that was lost comes again behind what others had: with hundreds of them that takes longer than one session.
+	// What came back from lost sessions more than once is handed back, to be tried alone, and a quorum queue puts that at its end: it
+	// comes again when all else is done.
 	outcome, err := run.finish(ctx, check.Rules{Duplicates: int(lost+1) * run.bound, Slack: time.Minute})
 	if err != nil {
 		return nil, err
