@@ -35,7 +35,10 @@
 // confirm it. What a connection takes with it is delivered again, so at most
 // one prefetch window is repeated for each connection that is lost. (A broker
 // that is killed may repeat more from a classic queue: it keeps acknowledgements
-// in memory for a while. A quorum queue does not.)
+// in memory for a while. A quorum queue does not; but while it is behind, RabbitMQ
+// forgets acknowledgements that came shortly before their channel was closed, see
+// https://github.com/rabbitmq/rabbitmq-server/issues/10327: then even a stop in good
+// order repeats what was acknowledged last.)
 //
 // # Sessions
 //

@@ -354,7 +354,8 @@ func (o *owner) seal(lost bool) {
 
 // finish closes the session in good order. The broker answers the closing of the
 // channel after everything that was sent before it, so that an answer says that
-// the acknowledgements have arrived; it takes back what is not settled.
+// the acknowledgements have arrived, though a quorum queue that is behind may not
+// have taken them (see the package's documentation); it takes back what is not settled.
 func (o *owner) finish() error {
 	deadline := o.p.server.closing()
 	o.discard(true)
