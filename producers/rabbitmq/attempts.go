@@ -39,19 +39,22 @@ const (
 // history is what a process knows about messages that come back. The zero value
 // knows of nothing.
 type history struct {
-	lost     atomic.Int64 // when a session was lost, in Unix nanoseconds
-	gaveBack atomic.Int64 // when messages were given back, the same
-	charged  atomic.Int64 // when deliveries were last counted as attempts, the same
-	requeues atomic.Bool  // the pipeline requeues what fails, again and again
+	lost     atomic.Pointer[time.Time] // when a session was lost, by the monotonic clock
+	gaveBack atomic.Pointer[time.Time] // when messages were given back
+	charged  atomic.Pointer[time.Time] // when deliveries were last counted as attempts
+	requeues atomic.Bool               // the pipeline requeues what fails, again and again
 }
 
 // note remembers that something happened now.
-func note(at *atomic.Int64) { at.Store(time.Now().UnixNano()) }
+func note(at *atomic.Pointer[time.Time]) {
+	now := time.Now()
+	at.Store(&now)
+}
 
 // lately says whether what was noted in at excuses anything still.
-func lately(at *atomic.Int64) bool {
+func lately(at *atomic.Pointer[time.Time]) bool {
 	t := at.Load()
-	return t != 0 && time.Since(time.Unix(0, t)) < excuse
+	return t != nil && time.Since(*t) < excuse
 }
 
 // attempts is how many processes died of a message that came back so often,
