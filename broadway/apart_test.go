@@ -19,12 +19,13 @@ import (
 type like struct {
 	*memory.Producer
 	rewinds bool
+	timeout time.Duration // for acknowledging
 	by      func(*broadway.Message) uint64
 }
 
 func (l like) Describe(limits broadway.Limits) broadway.Traits {
 	t := l.Producer.Describe(limits)
-	t.Rewinds, t.PartitionBy = l.rewinds, l.by
+	t.Rewinds, t.AckTimeout, t.PartitionBy = l.rewinds, l.timeout, l.by
 	return t
 }
 

@@ -37,6 +37,35 @@ type world struct {
 	stuck    bool          // some handlers and reporters outlive their time-outs
 	outages  time.Duration // so long after the start the world is away, and again
 	start    time.Time
+	rewinds  bool          // sources take nothing back singly
+	timeout  time.Duration // of the sources, for acknowledging
+	line     map[string][]int
+	done     map[int]bool // reported, given up, or given back
+}
+
+// inLine is what n is in order with, in the processor and in the reporter.
+func (w *world) inLine(n int, m *broadway.Message) string {
+	return fmt.Sprint(n%w.keys, m.ID()[:7], m.Metadata.(*memory.Metadata).Partition)
+}
+
+// overtakes checks that nothing in line before those of a batch is still to be tried
+// again. Whoever hangs makes others fail for good, which is not known here.
+func (w *world) overtakes(b *broadway.Batch) {
+	if !w.ordered || w.stuck {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	with := map[int]bool{}
+	for _, m := range b.Messages {
+		n := number(m)
+		for _, before := range w.line[w.inLine(n, m)] {
+			if before < n && !w.done[before] && !with[before] {
+				w.faults = append(w.faults, fmt.Sprintf("%d is reported before %d", n, before))
+			}
+		}
+		with[n] = true
+	}
 }
 
 // with says that a handler of stage has m until the returned function is called:
@@ -78,6 +107,7 @@ func (w *world) fault(format string, args ...any) {
 func drawWorld(t *rapid.T) *world {
 	w := &world{
 		settled: map[string]int{}, reported: map[string]int{}, last: map[string]int{}, running: map[string]int{},
+		line: map[string][]int{}, done: map[int]bool{},
 		total: rapid.IntRange(0, 400).Draw(t, "messages"),
 		keys:  rapid.IntRange(1, 20).Draw(t, "keys"),
 	}
@@ -101,8 +131,14 @@ func drawWorld(t *rapid.T) *world {
 // drawFaults draws whether handlers hang, how many of them are replaced, and how
 // long the outages are.
 func (w *world) drawFaults(t *rapid.T) {
+	w.rewinds = rapid.Bool().Draw(t, "rewinds")
+	w.timeout = rapid.SampledFrom([]time.Duration{0, 0, time.Second}).Draw(t, "ack time-out")
+	w.cfg.Failure.Backoff.Initial = rapid.SampledFrom([]time.Duration{time.Millisecond, 100 * time.Millisecond}).Draw(t, "backoff")
 	w.outages = rapid.SampledFrom([]time.Duration{0, 0, 5 * time.Millisecond, 300 * time.Millisecond}).Draw(t, "outages")
-	if w.stuck = rapid.Bool().Draw(t, "stuck"); !w.stuck {
+	if w.stuck = rapid.Bool().Draw(t, "stuck"); w.stuck || w.outages > 0 {
+		w.timeout *= 20 // what fails after half of it begins with its first attempt again
+	}
+	if !w.stuck {
 		return
 	}
 	most := rapid.SampledFrom([]int{-1, 0, 1, 3}).Draw(t, "max stuck")
@@ -158,7 +194,7 @@ func (w *world) fill(t *testing.T) {
 func (w *world) open() {
 	w.cfg.Producers = nil
 	for _, q := range w.queues {
-		w.cfg.Producers = append(w.cfg.Producers, memory.New(memory.Config{Queue: q}))
+		w.cfg.Producers = append(w.cfg.Producers, like{Producer: memory.New(memory.Config{Queue: q}), rewinds: w.rewinds, timeout: w.timeout})
 	}
 }
 
@@ -175,6 +211,14 @@ func (w *world) handle(ctx context.Context, m *broadway.Message) error {
 		time.Sleep(time.Duration(n%7) * time.Millisecond)
 	}
 	w.order("processor", m)
+	w.mu.Lock()
+	if m.Attempt == 1 {
+		line := w.inLine(n, m)
+		w.line[line] = append(w.line[line], n)
+	} else if n%17 == 0 {
+		w.done[n] = true
+	}
+	w.mu.Unlock()
 	if len(w.cfg.Batchers) > 0 {
 		m.Batcher = fmt.Sprint("b", n%w.keys%len(w.cfg.Batchers))
 		m.BatchKey = fmt.Sprint(n % w.keys % 3)
@@ -203,6 +247,7 @@ func (w *world) report(ctx context.Context, b *broadway.Batch) error {
 		return broadway.Unavailable(errors.New("away"))
 	}
 	w.hang(number(b.Messages[0])+11, b.Messages[0].Attempt)
+	w.overtakes(b)
 	for _, m := range b.Messages {
 		if b.Messages[0].BatchKey != m.BatchKey || m.Batcher != b.Batcher {
 			w.fault("batch of %s/%s holds a message of %s/%s", b.Batcher, b.Key, m.Batcher, m.BatchKey)
@@ -214,6 +259,7 @@ func (w *world) report(ctx context.Context, b *broadway.Batch) error {
 		}
 		w.mu.Lock()
 		w.reported[string(m.Payload)]++
+		w.done[number(m)] = true
 		w.mu.Unlock()
 	}
 	time.Sleep(time.Duration(len(b.Messages)%3) * time.Millisecond)
@@ -238,11 +284,12 @@ func (w *world) order(stage string, m *broadway.Message) {
 }
 
 func (w *world) settle(o memory.Outcome, m *broadway.Message) {
-	if o == memory.Released {
-		return
-	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if o == memory.Released {
+		w.done[number(m)] = w.done[number(m)] || w.timeout > 0 // it has lost its place
+		return
+	}
 	w.settled[string(m.Payload)]++
 }
 

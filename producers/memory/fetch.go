@@ -97,7 +97,7 @@ func (p *Producer) room(i int) int {
 	switch {
 	case l == nil:
 		l = &lease{limit: p.limit}
-	case l.stopped:
+	case l.stopped || l.ref.Room() == 0:
 		return 0
 	}
 	if l.limit == 0 {
