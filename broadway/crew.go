@@ -177,11 +177,17 @@ func (c *crew) succeed(ctx context.Context, old *desk) {
 	c.hire(ctx)
 }
 
-// end says that nobody is hired any more: all may be waited for.
+// end says that nobody is hired any more: all may be waited for, but those whose
+// handler does not return though its message was dealt with.
 func (c *crew) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.over = true
+	for _, d := range c.desks {
+		if h := d.slot.Load(); h != nil && h.phase.Load() == phaseDisowned {
+			d.leave(c)
+		}
+	}
 }
 
 func (c *crew) removeLocked(d *desk) {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,8 +23,11 @@ type storm struct {
 	total   int
 	keys    int
 	ordered bool
+	lets    bool // go of what stuck handlers have
 	queue   *memory.Queue
-	running sync.Map // keys that a handler is at
+	running sync.Map      // keys that a handler is at
+	hanging atomic.Int64  // handlers and reporters that return at the end only
+	end     chan struct{} // lets them
 
 	mu      sync.Mutex // protects following field
 	settled map[string]int
@@ -31,11 +35,15 @@ type storm struct {
 
 // TestAStormLosesNothing is for the race detector above all: everything that may
 // happen at any time happens at once, and still each message is settled once, and
-// no two messages of a key are handled at the same time.
+// no two messages of a key are handled at the same time, unless it is let go of. Some handlers return long
+// after their time-out and, where they are let go of, a few not before the end.
 func TestAStormLosesNothing(t *testing.T) {
-	for _, ordered := range []bool{false, true} {
-		t.Run(fmt.Sprintf("ordered=%v", ordered), func(t *testing.T) {
-			s := &storm{t: t, total: 10_000, keys: 50, ordered: ordered, settled: map[string]int{}}
+	for _, kind := range []struct{ ordered, lets bool }{{false, false}, {true, false}, {false, true}, {true, true}} {
+		t.Run(fmt.Sprintf("ordered=%v,retry_stuck=%v", kind.ordered, kind.lets), func(t *testing.T) {
+			s := &storm{
+				t: t, total: 5_000, keys: 50, ordered: kind.ordered, lets: kind.lets,
+				settled: map[string]int{}, end: make(chan struct{}),
+			}
 			s.queue = memory.NewQueue(memory.QueueConfig{
 				Partitions: 4, Capacity: s.total, RedeliverAfter: time.Millisecond, Settled: s.settle,
 			})
@@ -49,6 +57,9 @@ func TestAStormLosesNothing(t *testing.T) {
 			go func() { done <- p.Run(t.Context()) }()
 			s.rage(p, source, done)
 			s.check(p)
+			if s.lets && s.hanging.Load() == 0 {
+				t.Error("no handler hung until the end")
+			}
 		})
 	}
 }
@@ -61,24 +72,29 @@ func (s *storm) config(source broadway.Producer) broadway.Config {
 		Logger:       slog.New(slog.DiscardHandler),
 		MaxUnsettled: 500,
 	}
+	cfg.Processor.RetryStuck = s.lets
 	if s.ordered {
 		cfg.Processor.PartitionBy = func(m *broadway.Message) uint64 { return uint64(number(m) % s.keys) }
 	}
 	for i, timeout := range []time.Duration{-1, 5 * time.Millisecond} {
 		cfg.Batchers = append(cfg.Batchers, broadway.BatcherConfig{
 			Name: fmt.Sprint("b", i), Size: 20, Timeout: timeout, Concurrency: 2,
-			ReportTimeout: 20 * time.Millisecond, Reporter: s.report,
+			ReportTimeout: 20 * time.Millisecond, Reporter: s.report, RetryStuck: s.lets,
 		})
 	}
 	return cfg
 }
 
 func (s *storm) handle(ctx context.Context, m *broadway.Message) error {
-	if key := number(m) % s.keys; s.ordered {
+	if key := number(m) % s.keys; s.ordered && !s.lets {
 		if _, twice := s.running.LoadOrStore(key, true); twice {
 			s.t.Errorf("two messages of key %d are handled at once", key)
 		}
 		defer s.running.Delete(key)
+	}
+	if rand.IntN(500) == 0 {
+		s.outlive()
+		return errors.New("late")
 	}
 	m.Batcher = fmt.Sprint("b", number(m)%2)
 	m.BatchKey = fmt.Sprint(number(m) % s.keys % 3)
@@ -86,6 +102,9 @@ func (s *storm) handle(ctx context.Context, m *broadway.Message) error {
 }
 
 func (s *storm) report(ctx context.Context, b *broadway.Batch) error {
+	if rand.IntN(100) == 0 {
+		s.outlive()
+	}
 	failures := new(broadway.BatchError)
 	for _, m := range b.Messages {
 		if rand.IntN(50) == 0 {
@@ -93,6 +112,16 @@ func (s *storm) report(ctx context.Context, b *broadway.Batch) error {
 		}
 	}
 	return errors.Join(fate(ctx, 200), failures.Err())
+}
+
+// outlive returns when the time-out and its grace are over; once, where that is let go
+// of, at the end.
+func (s *storm) outlive() {
+	if s.lets && s.hanging.Add(1) <= 1 {
+		<-s.end
+		return
+	}
+	<-time.After(50 * time.Millisecond)
 }
 
 // fate fails in one of six ways, each of them once in so many calls.
@@ -128,6 +157,7 @@ func (s *storm) settle(o memory.Outcome, m *broadway.Message) {
 func (s *storm) rage(p *broadway.Pipeline, source *memory.Producer, done <-chan error) {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
+	defer close(s.end)
 	hang := time.After(2 * time.Minute)
 	for n := 0; ; n++ {
 		var err error

@@ -486,3 +486,33 @@ func TestStatsNameTheOldestHandling(t *testing.T) {
 		h.let("2!")
 	})
 }
+
+// A source that is done ends the pipeline though a handler was let go of that does not
+// return: everything is settled.
+func TestRunEndsThoughAHandlerRunsThatWasLetGoOf(t *testing.T) {
+	for _, stage := range []string{"processor", "reporter"} {
+		t.Run(stage, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				src, h := broadwaytest.NewProducer(broadway.Traits{}), &hanging{}
+				src.Push("a", "b!", "c")
+				src.End()
+				cfg := broadway.Config{Producers: []broadway.Producer{src}, Logger: quiet}
+				if stage == "processor" {
+					cfg.Processor = broadway.ProcessorConfig{Concurrency: 2, Handler: h.handle, Timeout: time.Second, RetryStuck: true}
+				} else {
+					cfg.Processor = broadway.ProcessorConfig{Concurrency: 2, Handler: nothing}
+					cfg.Batchers = []broadway.BatcherConfig{{Size: 1, Reporter: h.report, ReportTimeout: time.Second, RetryStuck: true}}
+				}
+				start, p := time.Now(), build(t, cfg)
+				if err := p.Run(t.Context()); err != nil || time.Since(start) > 10*time.Second {
+					t.Errorf("Run: %v after %v", err, time.Since(start))
+				}
+				if st := p.Stats(); st.Succeeded != 3 || st.Unsettled != 0 {
+					t.Errorf("%+v", st)
+				}
+				close(h.out["b!"])
+				synctest.Wait()
+			})
+		})
+	}
+}
