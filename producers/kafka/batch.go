@@ -144,7 +144,7 @@ func measure(raw []byte, from, end, doubt int64) extent {
 			break
 		}
 		first := e.complete == 0
-		if !(first && b.base == doubt) && !b.follows(e.next, end, raw[e.complete+b.size:], first) {
+		if (!first || b.base != doubt) && !b.follows(e.next, end, raw[e.complete+b.size:], first) {
 			if e.held = b.base; first {
 				e.doubt = b.base
 			}

@@ -410,7 +410,7 @@ func TestOffsetsThatDoNotFitAreAskedForAgain(t *testing.T) {
 		}
 		raw[starts[struck]+7-bit/8] ^= 1 << (bit % 8)
 		e := measure(raw, from, end, -1)
-		if most := max(from, spans[struck].base); e.next > most && !(e.next == from && e.broken) {
+		if most := max(from, spans[struck].base); e.next > most && (e.next != from || !e.broken) {
 			t.Fatalf("batch %d of %v, bit %d, from %d: %+v", struck, spans, bit, from, e)
 		}
 	})
