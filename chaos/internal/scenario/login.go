@@ -156,7 +156,8 @@ func rabbitCredentials(ctx context.Context, env *Env) (*Outcome, error) {
 	if err := bench.awaitDrained(ctx, 3*time.Minute); err != nil {
 		return l.outcome, err
 	}
-	checked, err := bench.finish(ctx, check.Rules{Duplicates: l.lockout * len(l.workers) * prefetch})
+	// Workers try again up to 30 s after the repair, and what one hands back goes to the queue's end.
+	checked, err := bench.finish(ctx, check.Rules{Duplicates: l.lockout * len(l.workers) * prefetch, Slack: time.Minute})
 	if err != nil {
 		return l.outcome, err
 	}
