@@ -59,11 +59,8 @@ func (s *source) Left(context.Context) (int, error) {
 // Cut throws the member out of its group, as the broker does when it hears
 // nothing from it, and commits for somebody else who had the partition meanwhile: what
 // is unsettled is not the member's any more, though the partition returns to it.
-func (s *source) Cut(ctx context.Context) error {
-	if err := evict(ctx, s.broker, s.cfg.Group); err != nil {
-		return err
-	}
-	commitAs(s.t, s.broker, s.cfg.Group, s.topic, max(s.broker.CommittedOffsets(s.t, s.cfg.Group, s.topic)[0], 0), "somebody else")
+func (s *source) Cut(context.Context) error {
+	usurp(s.t, s.broker, s.cfg.Group, s.topic, max(s.broker.CommittedOffsets(s.t, s.cfg.Group, s.topic)[0], 0), "somebody else")
 	return nil
 }
 

@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -35,15 +36,33 @@ func talk[R kmsg.Response](t testing.TB, b *brokers.KafkaBroker, request interfa
 // commitAs commits an offset of partition 0 for a group without members.
 func commitAs(t testing.TB, b *brokers.KafkaBroker, group, topic string, offset int64, metadata string) {
 	t.Helper()
+	if err := tryCommitAs(t, b, group, topic, offset, metadata); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// usurp throws all members out of a group and commits for it, before any is back.
+func usurp(t testing.TB, b *brokers.KafkaBroker, group, topic string, offset int64, metadata string) {
+	t.Helper()
+	eventually(t, "a commit between two generations", func() error {
+		left := evict(t.Context(), b, group)
+		err := tryCommitAs(t, b, group, topic, offset, metadata)
+		if err == nil {
+			return nil // though perhaps nobody was there to leave
+		}
+		return errors.Join(left, err)
+	})
+}
+
+func tryCommitAs(t testing.TB, b *brokers.KafkaBroker, group, topic string, offset int64, metadata string) error {
+	t.Helper()
 	p := kmsg.NewOffsetCommitRequestTopicPartition()
 	p.Offset, p.Metadata = offset, &metadata
 	of := kmsg.NewOffsetCommitRequestTopic()
 	of.Topic, of.Partitions = topic, append(of.Partitions, p)
 	request := kmsg.NewPtrOffsetCommitRequest()
 	request.Group, request.Generation, request.Topics = group, -1, append(request.Topics, of)
-	if err := kerr.ErrorForCode(talk(t, b, request).Topics[0].Partitions[0].ErrorCode); err != nil {
-		t.Fatal(err)
-	}
+	return kerr.ErrorForCode(talk(t, b, request).Topics[0].Partitions[0].ErrorCode)
 }
 
 // metadataOf is what a group's commit of partition 0 carries.

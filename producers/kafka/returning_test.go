@@ -137,10 +137,7 @@ func TestAMovedCommitEndsWhatIsKept(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				topic := b.Topic(t, 1)
 				r, g, source, cfg, _ := holding(t, b, topic)
-				if err := evict(t.Context(), b, cfg.Group); err != nil {
-					t.Fatal(err)
-				}
-				commitAs(t, b, cfg.Group, topic, c.to, "")
+				usurp(t, b, cfg.Group, topic, c.to, "")
 				abandons(t, source, 1)
 				close(g.open)
 				eventually(t, "all commits", committedToEnd(t, b, cfg.Group, topic))
