@@ -110,7 +110,7 @@ func failPointsOnce(ctx context.Context, env *Env, run *either) (*Outcome, error
 		kafka.SessionTimeout, kafka.HeartbeatInterval = 1500*time.Millisecond, 300*time.Millisecond
 		cfg.Kafka = &kafka
 	}
-	sweep := &sweep{run: run, cfg: cfg, random: random, passed: map[string]int{}}
+	sweep := &sweep{run: run, cfg: cfg, random: random, hits: map[string]int{}}
 	if err := sweep.all(ctx, lives); err != nil {
 		return nil, err
 	}
@@ -120,15 +120,21 @@ func failPointsOnce(ctx context.Context, env *Env, run *either) (*Outcome, error
 	if err := run.drained(ctx, 3*time.Minute); err != nil {
 		return nil, err
 	}
-	outcome, err := run.finish(ctx, check.Rules{Duplicates: sweep.kills * run.bound})
+	rules := check.Rules{Duplicates: sweep.kills * run.bound}
+	if run.kind == "rabbitmq" {
+		// A quorum queue may forget the last acks before its channel ended, and bring their messages back a minute later, at its end:
+		// https://github.com/rabbitmq/rabbitmq-server/issues/10327.
+		rules.Slack = 10 * time.Minute
+	}
+	outcome, err := run.finish(ctx, rules)
 	if err != nil {
 		return nil, err
 	}
-	return outcome, sweep.judge(outcome, rejected, n, len(steps), times)
+	return outcome, sweep.judge(outcome, rejected, n, steps)
 }
 
 // judge adds what the checker does not know: who was to be rejected, and whether each step was hit.
-func (s *sweep) judge(outcome *Outcome, rejected worker.Fault, n, steps, times int) error {
+func (s *sweep) judge(outcome *Outcome, rejected worker.Fault, n int, steps []step) error {
 	again, wrong, err := fates(s.run.dir, rejected)
 	if err != nil {
 		return err
@@ -136,9 +142,13 @@ func (s *sweep) judge(outcome *Outcome, rejected worker.Fault, n, steps, times i
 	outcome.Must(len(wrong) == 0, "%d ids dead-lettered that were not rejected, or rejected and not dead-lettered: %.300q", len(wrong), wrong)
 	outcome.Must(again <= s.kills*s.run.bound, "%d dead letters twice, of at most %d", again, s.kills*s.run.bound)
 	outcome.Must(outcome.Total(check.Double) == 0, "%d messages both handled and dead-lettered", outcome.Total(check.Double))
-	outcome.Must(len(s.passed) == 0, "steps that were not hit: %v", s.passed)
-	outcome.Note("%d messages, %d steps, each hit %d times: %d kills; %d successes and %d dead letters repeated, at most %d for each kill",
-		n, steps, times, s.kills, outcome.Total(check.Duplicates), again, s.run.bound)
+	least := s.kills
+	for _, step := range steps {
+		least = min(least, s.hits[step.String()])
+		outcome.Must(s.hits[step.String()] > 0, "no kill at the step %q", step)
+	}
+	outcome.Note("%d messages, %d steps, each hit %d times or more: %d kills; %d successes and %d dead letters repeated, at most %d for each kill",
+		n, len(steps), least, s.kills, outcome.Total(check.Duplicates), again, s.run.bound)
 	return nil
 }
 
@@ -148,7 +158,7 @@ type sweep struct {
 	cfg    worker.Config
 	random *rand.Rand
 	kills  int
-	passed map[string]int // steps that a process did not come to, and how often
+	hits   map[string]int // by step
 }
 
 // all kills at each of some steps, in their order.
@@ -163,7 +173,7 @@ func (s *sweep) all(ctx context.Context, lives []step) error {
 
 // kill lets a process live up to a step. One that ends before it gets there, as a drain may, is followed by another.
 func (s *sweep) kill(ctx context.Context, at step) error {
-	const tries = 4
+	const tries = 6
 	for range tries {
 		n := 1 + s.random.IntN(at.most)
 		p, err := s.live(ctx, at, n)
@@ -177,12 +187,12 @@ func (s *sweep) kill(ctx context.Context, at step) error {
 			return fmt.Errorf("the worker ended with code %d: see its log", p.ExitCode())
 		}
 		s.kills++
+		s.hits[at.String()]++
 		fault := s.run.journal.begin(ledger.Fault{
 			Kind: "SIGKILL " + at.String(), Target: fmt.Sprintf("%s %d", p.Name, p.PID()), Unsettled: int(p.Last().Unsettled),
 		})
 		return s.run.journal.end(fault)
 	}
-	s.passed[at.String()]++
 	return nil
 }
 
@@ -190,6 +200,9 @@ func (s *sweep) kill(ctx context.Context, at step) error {
 func (s *sweep) live(ctx context.Context, at step, n int) (*rig.Process, error) {
 	cfg := s.cfg
 	cfg.FailPoint = worker.FailPoint{At: at.at, N: n, Draining: at.draining}
+	if at.draining {
+		cfg.Delay = 20 * time.Millisecond // so that there is something to drain
+	}
 	p, err := s.run.start("w0", cfg)
 	if err != nil {
 		return nil, err

@@ -39,7 +39,7 @@ func largeDeadLetters(ctx context.Context, env *Env) (*Outcome, error) {
 
 func largeDeadLettersOnce(ctx context.Context, env *Env, run *either) (*Outcome, error) {
 	const rounds, few = 50, 4
-	n, many := env.N(20_000, 1_000), env.N(100, 10)
+	n, many := env.N(20_000, 1_000), env.N(20, 10) // each error of 5 MB is kept until its message is settled
 	run.deadly = true
 	for lot, size := range sizes(run.kind) {
 		messages := few

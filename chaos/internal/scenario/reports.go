@@ -65,7 +65,7 @@ func killedReports(ctx context.Context, env *Env, run *either) (*Outcome, error)
 	cfg := run.reporting(dir)
 	cfg.Delay = time.Millisecond
 	random := env.Rand("kills " + run.kind)
-	sweep := &sweep{run: run, cfg: cfg, random: random, passed: map[string]int{}}
+	sweep := &sweep{run: run, cfg: cfg, random: random, hits: map[string]int{}}
 	var lives []step
 	for i := range kills {
 		lives = append(lives, step{at: []string{worker.WithinReport, worker.AfterReport}[i%2], most: 10})
