@@ -86,6 +86,10 @@
 // prefetch window; or, before 4.3, given back by stops and blocked batchers of
 // other processes. It is then in the dead letters, and can be put back.
 //
+// Suspects that came to a consumer with others are handed back, all but one. A
+// quorum queue without a delivery limit puts what is handed back at its end, so they
+// come again behind everything else; with one they stay near its head.
+//
 // With an x-delivery-limit the broker takes messages away itself. It must lie above
 // what is counted here, and needs a dead letter exchange, or messages are dropped:
 // RabbitMQ 4 has a limit of 20 where nothing is said. Of a queue that is declared
