@@ -118,9 +118,8 @@ func (l *ledger) tryAsk(s *source, want, need int64) (d Demand, starved bool) {
 		s.blocked = true
 		l.blocked++
 	}
-	if want <= 0 && s.blocked {
-		s.blocked = false
-		l.blocked--
+	if want <= 0 {
+		l.unblockLocked(s) // nobody is to stand back for who does not want anything now
 	}
 	return Demand{}, want > 0
 }
@@ -204,6 +203,10 @@ func (l *ledger) reserveOne(s *source, c *stage.Credit, need int64) Demand {
 func (l *ledger) unblock(s *source) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.unblockLocked(s)
+}
+
+func (l *ledger) unblockLocked(s *source) {
 	if s.blocked {
 		s.blocked = false
 		l.blocked--
@@ -212,6 +215,13 @@ func (l *ledger) unblock(s *source) {
 		l.alone = nil
 		l.wakeAll()
 	}
+}
+
+// first is the source that the others stand back for, nil for none.
+func (l *ledger) first() *source {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.alone
 }
 
 // arrived turns a reservation into taken credit for chunks, and gives the rest

@@ -207,3 +207,40 @@ func TestAMessageIsCopiedOutOfItsSlab(t *testing.T) {
 		t.Errorf("%d bytes are charged in the end", l.bytes.Taken())
 	}
 }
+
+// TestOthersStandBackOnlyForWhoCanGoFirst: a source that waits for a large message
+// interrupts the others once what it waits for are bytes, which nobody else gets then.
+// While it waits for something else, or for nothing, they would be interrupted again
+// and again.
+func TestOthersStandBackOnlyForWhoCanGoFirst(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		other int64 // messages that the other source has
+		want  int64
+		first bool
+	}{
+		{"for bytes", 1, 1, true},
+		{"for a message", 2, 1, false},
+		{"for nothing", 1, 0, false},
+	} {
+		p := &Pipeline{}
+		one, other := &source{p: p, filled: true, wake: make(chan struct{}, 1)}, &source{p: p, filled: true, wake: make(chan struct{}, 1)}
+		p.sources = []*source{one, other}
+		p.ledger = newLedger(2, 5000, p.sources)
+		p.ledger.started(p.sources)
+		p.ledger.shared.Reserve(c.other)
+		p.ledger.bytes.Reserve(c.other * leastCharge)
+		interrupted := false
+		other.begin(Demand{Messages: 1, Bytes: 1}, func(error) { interrupted = true })
+		if d, _ := p.ledger.tryAsk(one, 1, 4500); d.Messages > 0 {
+			t.Fatalf("%s: it has nothing to wait for", c.name)
+		}
+		if c.want == 0 {
+			_, _ = p.ledger.tryAsk(one, 0, 4500)
+		}
+		one.starve(4500)
+		if interrupted != c.first {
+			t.Errorf("%s: the other source is interrupted: %v", c.name, interrupted)
+		}
+	}
+}

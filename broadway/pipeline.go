@@ -34,9 +34,8 @@ type Pipeline struct {
 	aborted  atomic.Bool
 	cut      atomic.Bool // the handlers' part of the drain is over
 	unfirst  atomic.Int32
-	over     chan struct{}          // closed when Run returns
-	turn     chan struct{}          // held by Pause and Resume
-	alone    atomic.Pointer[source] // waits for the others to let it fetch one large message
+	over     chan struct{} // closed when Run returns
+	turn     chan struct{} // held by Pause and Resume
 
 	mu       sync.Mutex // protects following fields
 	cause    error      // why the pipeline stopped, nil when it was asked to

@@ -214,7 +214,6 @@ func (s *source) run(ctx context.Context) {
 	var need int64
 	for failures := 0; ; {
 		d, err := s.p.ledger.ask(ctx, s, s.want, need, func() { s.starve(need) })
-		s.p.alone.CompareAndSwap(s, nil)
 		if err != nil {
 			return
 		}
@@ -257,10 +256,9 @@ func (s *source) want() int {
 // reserved.
 func (s *source) starve(need int64) {
 	s.p.nudge()
-	if need == 0 {
+	if need == 0 || s.p.ledger.first() != s {
 		return
 	}
-	s.p.alone.Store(s)
 	for _, other := range s.p.sources {
 		if other != s {
 			other.cut(errYield)
@@ -403,7 +401,7 @@ func (s *source) begin(d Demand, cancel context.CancelCauseFunc) chan struct{} {
 	if s.p.paused.Load() {
 		cancel(errPaused)
 	}
-	if a := s.p.alone.Load(); a != nil && a != s {
+	if first := s.p.ledger.first(); first != nil && first != s {
 		cancel(errYield)
 	}
 	return done

@@ -100,10 +100,14 @@ func (p *Producer) room(i int) int {
 	case l.stopped || l.ref.Room() == 0:
 		return 0
 	}
-	if l.limit == 0 {
-		return 1 << slabBits
+	room := 1 << slabBits
+	if l.ref != nil {
+		room = min(room, l.ref.Room()) // a reference that is stopped has none
 	}
-	return min(max(l.limit-l.unsettled, 0), 1<<slabBits)
+	if l.limit > 0 {
+		room = min(room, max(l.limit-l.unsettled, 0))
+	}
+	return room
 }
 
 // collect takes from the queue what d allows; nothing means that Fetch must
@@ -182,6 +186,9 @@ func (p *Producer) claim(d broadway.Demand) (total int, err error) {
 		}
 		l := p.lease(i)
 		granted := l.ref.Take(n)
+		if granted < n {
+			_, weight, _ = fit(&q.partitions[i], granted, bytes)
+		}
 		if granted > 0 {
 			p.runs = append(p.runs, run{l, granted})
 			total += granted

@@ -545,3 +545,27 @@ func TestGeneratorErrorIsReturnedAndTriedAgain(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// A partition whose reference grants nothing, as it is full or stopped, does not use
+// up what was asked for: the others are served, and no more bytes are asked for.
+func TestAPartitionThatIsFullLeavesTheDemandToOthers(t *testing.T) {
+	queue := memory.NewQueue(memory.QueueConfig{Partitions: 2})
+	p := memory.New(memory.Config{Queue: queue})
+	for range 6 {
+		if err := queue.Push(t.Context(), []byte("abc")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := broadway.Demand{Messages: 1, Bytes: 3}
+	first, err := p.Fetch(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first[0].Ref().SetLimit(1)
+	for range 3 {
+		got, err := p.Fetch(t.Context(), d)
+		if err != nil || len(got) != 1 || got[0].Ref() == first[0].Ref() {
+			t.Fatalf("%d messages, %v; want one of the other partition", len(got), err)
+		}
+	}
+}

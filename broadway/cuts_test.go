@@ -1,0 +1,141 @@
+package broadway_test
+
+import (
+	"context"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/gobroadway/gobroadway/broadway"
+	"github.com/gobroadway/gobroadway/producers/memory"
+)
+
+// shared is a memory source whose messages count as slabs, and whose broker has a
+// time-out for acknowledging.
+type shared struct {
+	*memory.Producer
+	ackTimeout time.Duration
+}
+
+func (s *shared) Fetch(ctx context.Context, d broadway.Demand) ([]*broadway.Message, error) {
+	messages, err := s.Producer.Fetch(ctx, d)
+	for i := 0; i < len(messages); i += 5 {
+		messages[i].BeginSlab()
+	}
+	return messages, err
+}
+
+func (s *shared) Describe(l broadway.Limits) broadway.Traits {
+	traits := s.Producer.Describe(l)
+	traits.AckTimeout = s.ackTimeout
+	return traits
+}
+
+// trouble is what a world meets from outside.
+type trouble struct {
+	retryStuck   bool
+	goexit       bool
+	ackTimeout   time.Duration
+	cuts, pauses []int // milliseconds before each
+}
+
+func drawTrouble(t *rapid.T, w *world) trouble {
+	x := trouble{
+		retryStuck: w.stuck && rapid.Bool().Draw(t, "retry stuck"),
+		goexit:     rapid.Bool().Draw(t, "goexit"),
+		cuts:       rapid.SliceOfN(rapid.IntRange(0, 200), 0, 4).Draw(t, "cuts"),
+		pauses:     rapid.SliceOfN(rapid.IntRange(0, 100), 0, 3).Draw(t, "pauses"),
+	}
+	if !w.stuck && w.outages < 100*time.Millisecond { // what takes longer than half of it never ends
+		x.ackTimeout = rapid.SampledFrom([]time.Duration{0, 200 * time.Millisecond}).Draw(t, "ack timeout")
+	}
+	return x
+}
+
+// apply puts trouble into the world's config.
+func (x trouble) apply(w *world) {
+	w.cfg.Processor.RetryStuck = x.retryStuck
+	for i := range w.cfg.Batchers {
+		w.cfg.Batchers[i].RetryStuck = x.retryStuck
+	}
+	handle := w.cfg.Processor.Handler
+	w.cfg.Processor.Handler = func(ctx context.Context, m *broadway.Message) error {
+		if x.goexit && number(m)%29 == 0 && m.Attempt == 1 && !m.Redelivered {
+			runtime.Goexit()
+		}
+		return handle(ctx, m)
+	}
+}
+
+// make cuts and pauses, one after the other.
+func (x trouble) make(t *testing.T, p *broadway.Pipeline, producers []*memory.Producer) {
+	for i, after := range x.cuts {
+		time.Sleep(time.Duration(after) * time.Millisecond)
+		producers[i%len(producers)].Cut()
+	}
+	for _, after := range x.pauses {
+		time.Sleep(time.Duration(after) * time.Millisecond)
+		if err := p.Pause(t.Context()); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Duration(after) * time.Millisecond)
+		if err := p.Resume(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// excuse forgets what follows from handlers that still run though their messages are
+// not theirs any more.
+func (x trouble) excuse(w *world) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.faults = slices.DeleteFunc(w.faults, func(fault string) bool {
+		late := x.retryStuck || w.stuck && len(x.cuts) > 0
+		return strings.Contains(fault, "is tried again while") && (late || len(x.cuts) > 0 || x.ackTimeout > 0) ||
+			strings.Contains(fault, " after ") && late
+	})
+}
+
+// TestAnyPipelineOutlastsTroubleFromOutside: sources that are cut and come back,
+// pauses, brokers that take back what is not acknowledged in time, handlers that end
+// their goroutine or are given up while they run. Every message settles once, and
+// nothing is left.
+func TestAnyPipelineOutlastsTroubleFromOutside(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		w := drawWorld(rt)
+		x := drawTrouble(rt, w)
+		x.apply(w)
+		synctest.Test(t, func(t *testing.T) {
+			w.fill(t)
+			w.start = time.Now()
+			var producers []*memory.Producer
+			w.cfg.Producers = nil
+			for _, q := range w.queues {
+				p := memory.New(memory.Config{Queue: q})
+				producers = append(producers, p)
+				w.cfg.Producers = append(w.cfg.Producers, &shared{p, x.ackTimeout})
+			}
+			p, err := broadway.New(w.cfg)
+			if err != nil {
+				rt.Fatal(err)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+			defer cancel()
+			over := make(chan error, 1)
+			go func() { over <- p.Run(ctx) }()
+			x.make(t, p, producers)
+			if err := <-over; err != nil || ctx.Err() != nil {
+				rt.Errorf("no progress: %v; %+v", err, p.Stats())
+			}
+			time.Sleep(2 * time.Second) // for handlers that were given up
+			x.excuse(w)
+			w.check(rt, p)
+		})
+	})
+}
