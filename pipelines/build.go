@@ -165,10 +165,16 @@ func (b *builder) failure(spec *failureSpec) broadway.FailurePolicy {
 	const path = "failure.dead_letter"
 	switch {
 	case spec.DeadLetter.section != nil:
-		policy.DeadLetter = b.deadLetterTo(spec.DeadLetter.oneOf, join(path, element(spec.DeadLetter.kind)))
+		policy.DeadLetter = b.deadLetterTo(spec, join(path, element(spec.DeadLetter.kind)))
 	case spec.DeadLetter.name != "":
 		policy.DeadLetter, _ = find(b, b.registry.deadLetters, "dead letterer", path, spec.DeadLetter.name)
 	}
+	for _, key := range []string{"failure.dead_letter_max_bytes", "failure.dead_letter_spill"} {
+		if spec.DeadLetter.section == nil && b.there(key) {
+			b.fail(key, "is about dead letters to a publisher that the file describes: dead_letter: {kind: {…}}")
+		}
+	}
+	policy.Unavailable, _ = find(b, b.registry.unavailable, "classifier of errors", "failure.unavailable", spec.Unavailable)
 	if policy.DeadLetter == nil && b.there(path) {
 		policy.DeadLetter = standIn{} // it was reported
 	}
@@ -180,7 +186,8 @@ func (b *builder) failure(spec *failureSpec) broadway.FailurePolicy {
 
 // deadLetterTo makes the publisher that a file describes, and sends dead letters
 // there.
-func (b *builder) deadLetterTo(p oneOf, path string) broadway.DeadLetterer {
+func (b *builder) deadLetterTo(spec *failureSpec, path string) broadway.DeadLetterer {
+	p := spec.DeadLetter.oneOf
 	decode, ok := b.registry.publishers[p.kind]
 	if !ok {
 		b.fail(path, "there is no publisher of this kind; %s%s", registered(b.registry.publishers), advice(p.kind))
@@ -198,7 +205,8 @@ func (b *builder) deadLetterTo(p oneOf, path string) broadway.DeadLetterer {
 		}
 	}
 	b.closers = append(b.closers, publisher)
-	return &acknowledgers.DeadLetters{Publisher: publisher}
+	spill, _ := find(b, b.registry.spills, "store for large messages", "failure.dead_letter_spill", spec.DeadLetterSpill)
+	return &acknowledgers.DeadLetters{Publisher: publisher, MaxBytes: int64(spec.DeadLetterMaxBytes), Spill: spill}
 }
 
 // standIn takes the place of a producer or dead letterer that was reported.

@@ -52,6 +52,9 @@
 //	  dead_letter: log            # Registry.DeadLetterer, or a publisher:
 //	  dead_letter:
 //	    memory: {queue: dead}
+//	  dead_letter_max_bytes: 1MiB # of such: larger ones are references; the broker's
+//	  dead_letter_spill: shelf    # Registry.Spill; none
+//	  unavailable: is_down        # Registry.Unavailable; none
 //	max_unsettled: 1000           # see broadway.Config
 //	message_limits:               # larger ones go the way of failed messages
 //	  payload: 16MiB              # each of these: a limit, or off

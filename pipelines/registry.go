@@ -1,6 +1,7 @@
 package pipelines
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -36,6 +37,8 @@ type Registry struct {
 	deadLetters map[string]broadway.DeadLetterer
 	partitions  map[string]func(*broadway.Message) uint64
 	keys        map[string]func(*broadway.Message) string
+	spills      map[string]func(context.Context, *broadway.Message) (string, error)
+	unavailable map[string]func(error) bool
 	configure   []func(*broadway.Config)
 	logger      *slog.Logger
 	mistakes    []string
@@ -55,6 +58,8 @@ func NewRegistry() *Registry {
 		deadLetters: make(map[string]broadway.DeadLetterer),
 		partitions:  make(map[string]func(*broadway.Message) uint64),
 		keys:        make(map[string]func(*broadway.Message) string),
+		spills:      make(map[string]func(context.Context, *broadway.Message) (string, error)),
+		unavailable: make(map[string]func(error) bool),
 	}
 	r.Source("memory", r.memorySource)
 	r.Publisher("memory", r.memoryPublisher)
@@ -109,6 +114,18 @@ func (r *Registry) Policy(name string, policy broadway.BatchPolicy) {
 // DeadLetterer registers what "failure: {dead_letter: name}" refers to.
 func (r *Registry) DeadLetterer(name string, d broadway.DeadLetterer) {
 	put(r, r.deadLetters, "dead letterer", name, d, d == nil)
+}
+
+// Spill registers what "failure: {dead_letter_spill: name}" refers to: where a message
+// is stored of which a dead letter is a reference only. See acknowledgers.DeadLetters.
+func (r *Registry) Spill(name string, spill func(context.Context, *broadway.Message) (where string, err error)) {
+	put(r, r.spills, "store for large messages", name, spill, spill == nil)
+}
+
+// Unavailable registers what "failure: {unavailable: name}" refers to. See
+// broadway.FailurePolicy.
+func (r *Registry) Unavailable(name string, is func(error) bool) {
+	put(r, r.unavailable, "classifier of errors", name, is, is == nil)
 }
 
 // PartitionBy registers what "processor: {partition_by: name}" refers to.

@@ -83,6 +83,10 @@ type failureSpec struct {
 	Backoff     Backoff    `yaml:"backoff"`
 	Action      action     `yaml:"action"`
 	DeadLetter  nameOrKind `yaml:"dead_letter"`
+	// Of dead letters to a publisher that the file describes.
+	DeadLetterMaxBytes Size   `yaml:"dead_letter_max_bytes"`
+	DeadLetterSpill    string `yaml:"dead_letter_spill"`
+	Unavailable        string `yaml:"unavailable"`
 }
 
 type messageLimits struct {
