@@ -213,7 +213,7 @@ func (s *session) resolved(part *partition, offset int64) {
 	case part.lost < 0:
 		s.open(part, committedOffset{next: offset, epoch: -1}, nil)
 		part.own.durable = false
-		part.own.pin = s.cfg.StartAt.kind != startEarliest || part.renewed
+		part.own.pin = part.own.pin || s.cfg.StartAt.kind != startEarliest || part.renewed
 		kick(s.commitKick)
 	case part.timestamp == timestampEarliest:
 		part.logStart, part.timestamp = offset, timestampLatest
