@@ -51,7 +51,8 @@ func drawTrouble(t *rapid.T, w *world) trouble {
 		cuts:       rapid.SliceOfN(rapid.IntRange(0, 200), 0, 4).Draw(t, "cuts"),
 		pauses:     rapid.SliceOfN(rapid.IntRange(0, 100), 0, 3).Draw(t, "pauses"),
 	}
-	if !w.stuck && w.outages < 100*time.Millisecond { // what takes longer than half of it never ends
+	// What takes longer than half of it never ends, and New refuses such waits.
+	if !w.stuck && w.outages < 100*time.Millisecond && w.cfg.Failure.Backoff.Initial <= 10*time.Millisecond {
 		x.ackTimeout = rapid.SampledFrom([]time.Duration{0, 200 * time.Millisecond}).Draw(t, "ack timeout")
 	}
 	return x
