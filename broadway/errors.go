@@ -67,7 +67,9 @@ func (a *advice) Unwrap() error { return a.err }
 func Reject(err error) error { return advise(err, adviseReject, 0) }
 
 // Retry marks err so that the next attempt comes after the given wait instead of
-// the policy's backoff. It counts as an attempt.
+// the policy's backoff. It counts as an attempt. Keep the wait well below half of the
+// source's Traits.AckTimeout, where it has one: beyond it the message is given back,
+// and begins with its first attempt again, so that MaxAttempts is never reached.
 func Retry(err error, after time.Duration) error { return advise(err, adviseRetryAfter, after) }
 
 // Unavailable marks err as an outage of something downstream, not a fault of the
