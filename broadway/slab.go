@@ -65,7 +65,7 @@ func (c *chunk) share(m *Message) int64 {
 // with others, some of which may live for long.
 func (m *Message) drop() {
 	if !m.read && m.pins.Load() == 0 {
-		m.Payload, m.Value, m.Metadata = nil, nil, nil
+		m.Payload, m.Value, m.Metadata, m.err = nil, nil, nil, nil
 	}
 }
 

@@ -3,9 +3,12 @@ package broadway_test
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
+	"log/slog"
 	"runtime"
 	"runtime/metrics"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -218,6 +221,44 @@ func TestWhatHasSettledIsNotKept(t *testing.T) {
 	}
 	if grown := inUse() - before; grown > n*size/4 {
 		t.Errorf("the heap has grown by %d bytes for one message of %d", grown, size)
+	}
+	close(free)
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+}
+
+// The errors of messages that have settled are let go of, too: they may be large.
+func TestErrorsOfWhatHasSettledAreNotKept(t *testing.T) {
+	const size, n = 1 << 20, 40
+	held, free := make(chan struct{}), make(chan struct{})
+	before := inUse()
+	queue := memory.NewQueue(memory.QueueConfig{})
+	if err := queue.Push(t.Context(), make([][]byte, n)...); err != nil {
+		t.Fatal(err)
+	}
+	queue.CloseInput()
+	p := build(t, broadway.Config{
+		Producers: []broadway.Producer{memory.New(memory.Config{Queue: queue})},
+		Processor: broadway.ProcessorConfig{Concurrency: 2, MaxDemand: n, Handler: func(_ context.Context, m *broadway.Message) error {
+			if m.Seq() == 3 {
+				close(held)
+				<-free
+				return nil
+			}
+			return broadway.Reject(errors.New(strings.Repeat("x", size)))
+		}},
+		MaxUnsettled: n,
+		Failure:      broadway.FailurePolicy{Action: broadway.ActionDrop},
+		Logger:       slog.New(slog.DiscardHandler),
+	})
+	stop := background(t, p)
+	<-held
+	for p.Stats().Unsettled > 1 {
+		runtime.Gosched()
+	}
+	if grown := inUse() - before; grown > n*size/4 {
+		t.Errorf("the heap has grown by %d bytes for one message, whose neighbours' errors have %d each", grown, size)
 	}
 	close(free)
 	if err := stop(); err != nil {
