@@ -128,6 +128,7 @@ func judgeLetters(outcome *Outcome, run *either, few int) error {
 		outcome.Must(letter.Reference == hex.EncodeToString(sum[:]), "the reference to %s has another hash", letter.ID)
 	}
 	outcome.Must(len(references) == 1 && references[lotHuge] == few, "references: %v instead of %d to the %s ones", references, few, lotHuge)
+	outcome.Must(outcome.PeakRSS <= 512<<20, "%d MiB resident", outcome.PeakRSS>>20)
 	outcome.Note("%d dead letters, %d of them references; added headers of at most %d bytes; at most %d MiB resident",
 		len(evidence.Dead), references[lotHuge], added, outcome.PeakRSS>>20)
 	return nil

@@ -156,7 +156,7 @@ func downstream() []Scenario {
 		{
 			ID: "E4", Severity: "S2", Title: "Dead letters over the limit", Run: largeDeadLetters,
 			Limit: "messages of 99 % of the limit, and at it; 50 rounds back and forth; an error text of 5 MB: copied whole or as a reference with their hash, " +
-				"never tried over 5 times; added headers <= 4 KiB in all, the reason <= 1 KiB, constant over the rounds; lost 0",
+				"never tried over 5 times; added headers <= 4 KiB in all, the reason <= 1 KiB, constant over the rounds; lost 0; <= 512 MiB resident",
 		},
 		{
 			ID: "E6", Severity: "S2", Title: "Torn reports, full disk", Run: tornReports,
