@@ -234,7 +234,8 @@ func badLinkOnce(ctx context.Context, env *Env, run *either) (*Outcome, error) {
 		notes = append(notes, fmt.Sprintf("%s: %d messages in %.0f s", phase.name, run.handled()-before, length.Seconds()))
 	}
 	dials = run.proxy.Dials() - dials
-	if err := run.drained(ctx, 3*time.Minute); err != nil {
+	// What the phases kept from being handled takes as long again as they did.
+	if err := run.drained(ctx, 3*length+3*time.Minute); err != nil {
 		return nil, err
 	}
 	rules := check.Rules{Duplicates: n / 100}
