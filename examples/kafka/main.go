@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/gobroadway/gobroadway/broadway"
 	"github.com/gobroadway/gobroadway/producers/kafka"
@@ -23,7 +24,7 @@ func main() {
 	topic := flag.String("topic", "orders", "the topic; it is waited for if it does not exist")
 	group := flag.String("group", "printer", "the consumer group")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, strings.Split(*addrs, ","), *topic, *group, os.Stdout)
 	stop()
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"github.com/gobroadway/gobroadway/broadway"
 	"github.com/gobroadway/gobroadway/producers/rabbitmq"
@@ -22,7 +23,7 @@ func main() {
 	url := flag.String("url", "amqp://guest:guest@localhost:5672/", "the broker")
 	queue := flag.String("queue", "orders", "the queue, declared if it does not exist")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, *url, *queue, os.Stdout)
 	stop()
 	if err != nil {

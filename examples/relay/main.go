@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"github.com/gobroadway/gobroadway/acknowledgers"
 	"github.com/gobroadway/gobroadway/broadway"
@@ -33,7 +34,7 @@ func main() {
 	from := flag.String("from", "orders", "the queue to consume; what is no order goes to the same name with .dead")
 	to := flag.String("to", "invoices", "the queue to publish to")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, *url, *from, *to)
 	stop()
 	if err != nil {

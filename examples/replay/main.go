@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"syscall"
 
 	"github.com/gobroadway/gobroadway/acknowledgers"
 	"github.com/gobroadway/gobroadway/broadway"
@@ -41,7 +42,11 @@ func main() {
 	flag.StringVar(&o.reason, "reason", "", "only letters whose reason has this in it")
 	flag.Int64Var(&o.limit, "limit", 0, "at most so many; 0 is all")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	if (o.amqp == "") == (o.kafka == "") || o.from == "" {
+		fmt.Fprintln(os.Stderr, "give -from, and either -amqp or -kafka")
+		os.Exit(2)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	done, err := run(ctx, o)
 	stop()
 	fmt.Printf("%d put back, %d not: %d references, %d too large\n", done.Back, done.Rest, done.References, done.TooLarge)
@@ -53,9 +58,6 @@ func main() {
 
 // run puts letters back.
 func run(ctx context.Context, o options) (acknowledgers.Replayed, error) {
-	if (o.amqp == "") == (o.kafka == "") || o.from == "" {
-		return acknowledgers.Replayed{}, errors.New("give -from, and either -amqp or -kafka")
-	}
 	replay := acknowledgers.Replay{Limit: o.limit, Match: func(l acknowledgers.Letter) bool {
 		return (o.origin == "" || l.Origin == o.origin) && (o.stage == "" || l.Stage == o.stage) && strings.Contains(l.Reason, o.reason)
 	}}

@@ -15,6 +15,7 @@ import (
 	"io/fs"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"github.com/gobroadway/gobroadway/broadway"
 	"github.com/gobroadway/gobroadway/pipelines"
@@ -23,7 +24,7 @@ import (
 func main() {
 	file := flag.String("file", "examples/yaml/pipeline.yaml", "the pipeline")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, *file, os.Stdout)
 	stop()
 	if err != nil {

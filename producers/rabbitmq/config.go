@@ -90,8 +90,8 @@ type Config struct {
 	Prefetch int
 	// AckTimeout is the broker's consumer_timeout, or the queue's
 	// x-consumer-timeout. What waits for half of it is given back, before the broker
-	// closes the channel, which gives back everything; retries that would outlast it
-	// are a mistake. The broker looks once a minute only, so shorter ones are for
+	// closes the channel, which gives back everything; retries that would outlast that
+	// half are a mistake. The broker looks once a minute only, so shorter ones are for
 	// tests. Default 30 min, which is RabbitMQ's; -1 means none.
 	AckTimeout time.Duration
 	// LagInterval is how often the broker is asked how many messages wait.

@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Defaults of a load, as reliability.md section 2.0 has them.
+// Defaults of a load.
 const (
 	Keys     = 10_000
 	BodySize = 256

@@ -24,7 +24,7 @@ type broker interface {
 	PID() (int, error)
 }
 
-// idleness is what workers do while a broker is down: I7 of reliability.md.
+// idleness is what workers do while a broker is down.
 type idleness struct {
 	since   time.Time
 	dials   int

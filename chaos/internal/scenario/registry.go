@@ -7,7 +7,7 @@ func All() []Scenario {
 	return slices.Concat(processDeath(), groups(), queues(), network(), downstream(), malformed(), credentials(), machine(), content())
 }
 
-// processDeath is reliability.md section 2.A.
+// processDeath are the scenarios A: consumer processes end.
 func processDeath() []Scenario {
 	return []Scenario{
 		{
@@ -42,7 +42,7 @@ func processDeath() []Scenario {
 	}
 }
 
-// groups is section 2.B.
+// groups are the scenarios B: groups, offsets and logs of Kafka.
 func groups() []Scenario {
 	return []Scenario{
 		{
@@ -82,7 +82,7 @@ func groups() []Scenario {
 	}
 }
 
-// queues is section 2.C.
+// queues are the scenarios C: RabbitMQ's channels, queues and node.
 func queues() []Scenario {
 	return []Scenario{
 		{
@@ -115,7 +115,7 @@ func queues() []Scenario {
 	}
 }
 
-// network is section 2.D.
+// network are the scenarios D: links and brokers that are not there.
 func network() []Scenario {
 	return []Scenario{
 		{
@@ -145,7 +145,7 @@ func network() []Scenario {
 	}
 }
 
-// downstream is section 2.E.
+// downstream are the scenarios E: sinks, disks and dead letters.
 func downstream() []Scenario {
 	return []Scenario{
 		{
@@ -171,7 +171,7 @@ func downstream() []Scenario {
 	}
 }
 
-// malformed is section 2.F.
+// malformed are the scenarios F: messages.
 func malformed() []Scenario {
 	return []Scenario{
 		{
@@ -192,12 +192,12 @@ func malformed() []Scenario {
 	}
 }
 
-// credentials is section 2.G.
+// credentials are the scenarios G: configurations, logins and TLS.
 func credentials() []Scenario {
 	return []Scenario{
 		{
 			ID: "G1", Severity: "S2", CI: true, Title: "Broken files of pipelines", Run: brokenFiles,
-			Limit: "50 files, each in a process of its own: exit code 2, within 1 s by itself; the message names file, line and key and no secret; " +
+			Limit: "50 files and more, each in a process of its own: exit code 2, within 1 s by itself; the message names file, line and key and no secret; " +
 				"memory <= 64 MiB; no broker is contacted",
 		},
 		{
@@ -207,13 +207,13 @@ func credentials() []Scenario {
 		},
 		{
 			ID: "G3", Severity: "S1", CI: true, Title: "Wrong TLS", Run: wrongTLS,
-			Limit: "7 cases, consumers and publishers of both brokers: refused, no byte of a password before a handshake was completed, none in a log; " +
+			Limit: "9 cases, consumers and publishers of both brokers: refused, no byte of a password before a handshake was completed, none in a log; " +
 				"verifying nobody is warned of at each start",
 		},
 	}
 }
 
-// machine is section 2.H.
+// machine are the scenarios H: clocks, descriptors, memory, time.
 func machine() []Scenario {
 	return []Scenario{
 		{
@@ -239,7 +239,7 @@ func machine() []Scenario {
 	}
 }
 
-// content is section 2.J, but for pages and ports.
+// content are the scenarios J: what messages say.
 func content() []Scenario {
 	return []Scenario{
 		{

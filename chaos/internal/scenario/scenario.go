@@ -1,4 +1,4 @@
-// Package scenario has what chaos tries: each scenario of reliability.md section 2 as a function, and the benches they are built
+// Package scenario has what chaos tries: each scenario as a function, and the benches they are built
 // on. README.md of the module says how to add one.
 package scenario
 
@@ -21,7 +21,7 @@ import (
 
 // A Scenario is one thing that is tried.
 type Scenario struct {
-	// ID is reliability.md's, such as "A2", with a letter added where one has several runs: "B11a".
+	// ID is a letter for the kind and a number, such as "A2", with a letter added where one has several runs: "B11a".
 	ID, Title string
 	// Severity is "S1" (silent loss or false ack), "S2" (stuck, unbounded) or "S3" (degraded).
 	Severity string

@@ -31,7 +31,7 @@ type tlsCase struct {
 	insecure bool
 }
 
-// tlsCases are reliability.md's seven, the last of them in both directions, and what switches verification off.
+// tlsCases are what is wrong with a server or its certificate, the last of them in both directions, and what switches verification off.
 func tlsCases() ([]tlsCase, error) {
 	const name = "server.test"
 	known, errKnown := rig.NewAuthority()
