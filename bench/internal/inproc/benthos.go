@@ -65,6 +65,9 @@ func (b benthosOutput) WriteBatch(_ context.Context, batch service.MessageBatch)
 	return nil
 }
 
+// errBroken is what a message that is not whole fails with.
+var errBroken = errors.New("the message is not whole")
+
 // benthosProcessor reads a message.
 type benthosProcessor struct{}
 

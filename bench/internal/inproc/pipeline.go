@@ -2,17 +2,12 @@ package inproc
 
 import (
 	"context"
-	"errors"
 	"io"
-	"log/slog"
 	"sync/atomic"
-	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/gobroadway/gobroadway/bench/internal/measure"
+	"github.com/gobroadway/gobroadway/bench/internal/ours"
 	"github.com/gobroadway/gobroadway/broadway"
-	"github.com/gobroadway/gobroadway/metrics"
 )
 
 // source makes messages as they are asked for, each fetch's in one slab, and counts what is acknowledged.
@@ -69,53 +64,15 @@ type shape struct {
 	partitionBy     func(*broadway.Message) uint64
 }
 
-// pipeline is this project: metrics, panic guard and contexts as they always are.
+// pipeline is this project.
 func pipeline(s shape) func(context.Context, measure.Input) (measure.Output, error) {
 	return func(ctx context.Context, in measure.Input) (measure.Output, error) {
 		from := newSource(in.Messages)
-		m, err := metrics.New(prometheus.NewRegistry(), metrics.Options{})
-		if err != nil {
-			return measure.Output{}, err
-		}
-		var sum atomic.Uint64
-		cfg := broadway.Config{
+		out, err := ours.Run(ctx, in, broadway.Config{
 			Producers: []broadway.Producer{from},
-			Processor: broadway.ProcessorConfig{Concurrency: s.workers, MaxDemand: s.demand, PartitionBy: s.partitionBy, Handler: handle},
-			Batchers:  []broadway.BatcherConfig{{Size: batchSize, Reporter: add(&sum)}},
-			Observer:  m.Observer(),
-			Logger:    slog.New(slog.DiscardHandler),
-		}
-		p, err := broadway.New(cfg)
-		if err != nil {
-			return measure.Output{}, err
-		}
-		start := time.Now()
-		if err := p.Run(ctx); err != nil {
-			return measure.Output{}, err
-		}
-		return measure.Output{Messages: int(from.done.Load()), Sum: sum.Load(), Elapsed: time.Since(start)}, nil
-	}
-}
-
-// errBroken is what a message that is not whole fails with: it is dropped, and missed in the sum.
-var errBroken = errors.New("the message is not whole")
-
-// handle reads the message.
-func handle(_ context.Context, m *broadway.Message) error {
-	if measure.Read(m.Payload) == 0 {
-		return broadway.Reject(errBroken)
-	}
-	return nil
-}
-
-// add is a reporter that sums what its messages hold.
-func add(sum *atomic.Uint64) broadway.Reporter {
-	return func(_ context.Context, b *broadway.Batch) error {
-		part := uint64(0)
-		for _, m := range b.Messages {
-			part += measure.Number(m.Payload)
-		}
-		sum.Add(part)
-		return nil
+			Processor: broadway.ProcessorConfig{Concurrency: s.workers, MaxDemand: s.demand, PartitionBy: s.partitionBy},
+		}, 0)
+		out.Messages = int(from.done.Load())
+		return out, err
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 // Names of systems that targets speak of.
 const (
-	ours        = "broadway"
+	self        = "broadway"
 	channels100 = "channels, slices of 100"
 	channels10  = "channels, slices of 10"
 )
@@ -53,18 +53,18 @@ func inProcess() measure.Workload {
 			{Name: channels100, Run: channels(2, 100)},
 			{Name: channels10, Run: channels(10, 10)},
 			{Name: "channels, one at a time", Run: singles(2)},
-			{Name: ours, Run: pipeline(shape{workers: 2, demand: 500})},
-			{Name: ours + ", defaults", Run: pipeline(shape{})},
+			{Name: self, Run: pipeline(shape{workers: 2, demand: 500})},
+			{Name: self + ", defaults", Run: pipeline(shape{})},
 			{Name: "watermill gochannel", Version: "1.5.1", Fraction: 0.02, Run: watermillChannel(1)},
 			{Name: watermill, Version: "1.5.1", Fraction: 0.02, Run: watermillChannel(10)},
 			{Name: "benthos", Version: "4.76.0", Fraction: 0.02, Run: benthos(1)},
 			{Name: benthosSlices, Version: "4.76.0", Fraction: 0.1, Run: benthos(batchSize)},
 		},
 		Targets: []measure.Target{
-			{System: ours, Peer: channels100, Measure: "rate", AtLeast: 1.5},
-			{System: ours, Peer: watermill, Measure: "rate", AtLeast: 25},
-			{System: ours, Peer: benthosSlices, Measure: "rate", AtLeast: 25},
-			{System: ours, Measure: "allocs", AtMost: 0.05},
+			{System: self, Peer: channels100, Measure: "rate", AtLeast: 1.5},
+			{System: self, Peer: watermill, Measure: "rate", AtLeast: 25},
+			{System: self, Peer: benthosSlices, Measure: "rate", AtLeast: 25},
+			{System: self, Measure: "allocs", AtMost: 0.05},
 		},
 	}
 }
@@ -76,11 +76,11 @@ func keyed() measure.Workload {
 		Does:     "The same with PartitionBy, beside the same pipeline without it.",
 		Messages: 5_000_000, Least: 200_000,
 		Systems: []measure.System{
-			{Name: ours, Run: pipeline(shape{workers: 2, demand: 500})},
-			{Name: ours + ", by key", Run: pipeline(shape{workers: 2, demand: 500, partitionBy: func(m *broadway.Message) uint64 {
+			{Name: self, Run: pipeline(shape{workers: 2, demand: 500})},
+			{Name: self + ", by key", Run: pipeline(shape{workers: 2, demand: 500, partitionBy: func(m *broadway.Message) uint64 {
 				return binary.LittleEndian.Uint64(m.Payload) % keys
 			}})},
 		},
-		Targets: []measure.Target{{System: ours + ", by key", Peer: ours, Measure: "rate", AtLeast: 0.6}},
+		Targets: []measure.Target{{System: self + ", by key", Peer: self, Measure: "rate", AtLeast: 0.6}},
 	}
 }

@@ -9,7 +9,7 @@ import (
 
 // Names of systems that targets speak of.
 const (
-	ours         = "broadway, unordered"
+	self         = "broadway, unordered"
 	perKey       = "broadway, per key"
 	franzPoll    = "franz-go, poll loop"
 	goReader     = "kafka-go Reader"
@@ -44,7 +44,7 @@ func drain(codec string) measure.Workload {
 		Messages: 10_000_000, Least: 200_000,
 		Needs: measure.Needs{Kafka: true, Partitions: 8, Codec: codec, Keys: 0},
 		Systems: []measure.System{
-			{Name: ours, Run: pipeline(many)},
+			{Name: self, Run: pipeline(many)},
 			{Name: perKey, Run: pipeline(ordered)},
 			{Name: franzPoll, Version: "1.22.2", Run: franz(false)},
 			{Name: "franz-go, goroutines", Version: "1.22.2", Run: franz(true)},
@@ -54,12 +54,12 @@ func drain(codec string) measure.Workload {
 			{Name: watermillSub, Version: "3.0.6", Fraction: 0.1, Once: true, Run: watermillSubscriber},
 		},
 		Targets: []measure.Target{
-			{System: ours, Peer: franzPoll, Measure: "rate", AtLeast: 1.3},
-			{System: ours, Peer: goReader, Measure: "rate", AtLeast: 2.5},
-			{System: ours, Peer: watermillSub, Measure: "rate", AtLeast: 10},
-			{System: ours, Peer: franzPoll, Measure: "cpu", AtMost: 1},
-			{System: ours, Measure: "rss", AtMost: 96},
-			{System: ours, Measure: "allocs", AtMost: 0.05},
+			{System: self, Peer: franzPoll, Measure: "rate", AtLeast: 1.3},
+			{System: self, Peer: goReader, Measure: "rate", AtLeast: 2.5},
+			{System: self, Peer: watermillSub, Measure: "rate", AtLeast: 10},
+			{System: self, Peer: franzPoll, Measure: "cpu", AtMost: 1},
+			{System: self, Measure: "rss", AtMost: 96},
+			{System: self, Measure: "allocs", AtMost: 0.05},
 		},
 	}
 }
@@ -79,11 +79,11 @@ func slow(partitions, workers int) measure.Workload {
 		Needs: measure.Needs{Kafka: true, Partitions: partitions, Keys: 10_000},
 		Systems: []measure.System{
 			{Name: limit, Run: bare(workers, sleep)},
-			{Name: ours, Run: pipeline(unordered)},
+			{Name: self, Run: pipeline(unordered)},
 			{Name: perKey, Run: pipeline(s)},
 		},
 		Targets: []measure.Target{
-			{System: ours, Peer: limit, Measure: "rate", AtLeast: share},
+			{System: self, Peer: limit, Measure: "rate", AtLeast: share},
 			{System: perKey, Peer: limit, Measure: "rate", AtLeast: share},
 		},
 	}
