@@ -19,6 +19,9 @@ import (
 // BatchSize is how many messages a batch has.
 const BatchSize = 100
 
+// lastBatch is how long a batch waits to be full: what is left at the end would wait for the default, a second, and be measured.
+const lastBatch = 20 * time.Millisecond
+
 // Quiet logs nothing.
 func Quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
@@ -34,7 +37,7 @@ func Run(ctx context.Context, in measure.Input, cfg broadway.Config, sleep time.
 	var count atomic.Int64
 	var sum atomic.Uint64
 	cfg.Processor.Handler = handler(sleep)
-	cfg.Batchers = []broadway.BatcherConfig{{Size: BatchSize, Reporter: func(_ context.Context, b *broadway.Batch) error {
+	cfg.Batchers = []broadway.BatcherConfig{{Size: BatchSize, Timeout: lastBatch, Reporter: func(_ context.Context, b *broadway.Batch) error {
 		part := uint64(0)
 		for _, m := range b.Messages {
 			part += measure.Number(m.Payload)
