@@ -148,3 +148,21 @@ func (k *kafkaBench) drainDead(ctx context.Context) error {
 	_, err = load.DrainKafka(ctx, k.rig.Direct(), k.dead, k.drain(ledger.KindDead), from, to)
 	return err
 }
+
+// eachOnKafka runs the variants of a scenario one after another, each on a topic of its own, and puts their outcomes together.
+func eachOnKafka(ctx context.Context, env *Env, partitions int, variants ...func(context.Context, *kafkaBench) (*Outcome, error)) (*Outcome, error) {
+	all := new(Outcome)
+	for _, variant := range variants {
+		bench, err := newKafkaBench(ctx, env, partitions)
+		if err != nil {
+			return all, err
+		}
+		outcome, err := variant(ctx, bench)
+		bench.close()
+		if err != nil {
+			return all, err
+		}
+		all.add(outcome)
+	}
+	return all, nil
+}

@@ -21,20 +21,7 @@ import (
 
 // lostPlaces is B8: what a group has not read is deleted, or where it stands is forgotten.
 func lostPlaces(ctx context.Context, env *Env) (*Outcome, error) {
-	all := new(Outcome)
-	for _, variant := range []func(context.Context, *kafkaBench) (*Outcome, error){overtakenStopped, overtakenRunning, offsetsRemoved} {
-		bench, err := newKafkaBench(ctx, env, 1)
-		if err != nil {
-			return all, err
-		}
-		outcome, err := variant(ctx, bench)
-		bench.close()
-		if err != nil {
-			return all, err
-		}
-		all.add(outcome)
-	}
-	return all, nil
+	return eachOnKafka(ctx, env, 1, overtakenStopped, overtakenRunning, offsetsRemoved)
 }
 
 // begin lets a worker read the first n messages of a load, ends it, and sends the others, up to total.

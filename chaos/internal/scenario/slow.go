@@ -17,20 +17,7 @@ import (
 
 // slowHandlers is B5: handlings longer than the session time-out, and one that never ends, which is waited for, or let go of.
 func slowHandlers(ctx context.Context, env *Env) (*Outcome, error) {
-	all := new(Outcome)
-	for _, variant := range []func(context.Context, *kafkaBench) (*Outcome, error){slowOnes, hungForEver, hungLetGo} {
-		bench, err := newKafkaBench(ctx, env, 8)
-		if err != nil {
-			return all, err
-		}
-		outcome, err := variant(ctx, bench)
-		bench.close()
-		if err != nil {
-			return all, err
-		}
-		all.add(outcome)
-	}
-	return all, nil
+	return eachOnKafka(ctx, env, 8, slowOnes, hungForEver, hungLetGo)
 }
 
 // slowOnes are five messages of one partition, of a key each, that take longer than the session time-out, while a load goes on that the
