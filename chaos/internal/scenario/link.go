@@ -43,12 +43,17 @@ func newEither(ctx context.Context, env *Env, kind string) (*either, error) {
 		}
 		return &either{b.bench, kind, b.rig.Direct(), b.config(window), window, b.produce, b.awaitDrained, b.finish, b.close, b.whole}, nil
 	}
+	return rabbitEither(env, amqp.Table{"x-queue-type": "quorum"})
+}
+
+// rabbitEither is a run on a queue of RabbitMQ with such arguments.
+func rabbitEither(env *Env, arguments amqp.Table) (*either, error) {
 	const prefetch = 200
-	b, err := newRabbitBench(env, amqp.Table{"x-queue-type": "quorum"})
+	b, err := newRabbitBench(env, arguments)
 	if err != nil {
 		return nil, err
 	}
-	return &either{b.bench, kind, b.rig.Direct(), b.config(prefetch), prefetch, b.produce, b.awaitDrained, b.finish, b.abandon, alone}, nil
+	return &either{b.bench, "rabbitmq", b.rig.Direct(), b.config(prefetch), prefetch, b.produce, b.awaitDrained, b.finish, b.abandon, alone}, nil
 }
 
 func alone(context.Context, int, int64) error { return nil }
