@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -25,8 +24,12 @@ type Round struct {
 	CPU      float64 `json:"cpu_s"`
 	RSS      float64 `json:"rss_mb"`
 	Mallocs  float64 `json:"allocs_per_message"`
-	Commit   string  `json:"commit"`
-	Time     string  `json:"time"`
+	// Grown is by how many bytes the process grew at most while the system ran, Flight how many were in flight at most, 0 when unknown.
+	Grown   float64      `json:"grown_bytes,omitempty"`
+	Flight  float64      `json:"flight_bytes,omitempty"`
+	Latency *Percentiles `json:"latency_ms,omitempty"`
+	Commit  string       `json:"commit"`
+	Time    string       `json:"time"`
 }
 
 // Rate is messages a second.
@@ -38,6 +41,10 @@ func RunChild(ctx context.Context, s System) error {
 	if err := json.NewDecoder(os.Stdin).Decode(&in); err != nil {
 		return fmt.Errorf("read the input: %w", err)
 	}
+	base, err := memory("VmRSS:")
+	if err != nil {
+		return err
+	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	var out Output
@@ -45,7 +52,6 @@ func RunChild(ctx context.Context, s System) error {
 		out, err = s.Run(ctx, in)
 		return err
 	}
-	var err error
 	if in.Profile != "" {
 		err = profiled(in.Profile, run)
 	} else {
@@ -55,8 +61,8 @@ func RunChild(ctx context.Context, s System) error {
 		return err
 	}
 	runtime.ReadMemStats(&after)
-	out.Mallocs = after.Mallocs - before.Mallocs
-	if out.Peak, err = peakMemory(); err != nil {
+	out.Mallocs, out.Base = after.Mallocs-before.Mallocs, base
+	if out.Peak, err = memory("VmHWM:"); err != nil {
 		return err
 	}
 	return json.NewEncoder(os.Stdout).Encode(out)
@@ -91,23 +97,25 @@ func spawn(ctx context.Context, w Workload, s System, in Input) (Round, error) {
 		CPU:     (child.ProcessState.UserTime() + child.ProcessState.SystemTime()).Seconds(),
 		RSS:     float64(out.Peak) / (1 << 20),
 		Mallocs: float64(out.Mallocs) / float64(max(out.Messages, 1)),
-		Time:    time.Now().UTC().Format(time.RFC3339),
+		Grown:   float64(max(out.Peak-out.Base, 0)), Flight: float64(out.Flight), Latency: out.Latency,
+		Time: time.Now().UTC().Format(time.RFC3339),
 	}, nil
 }
 
-// peakMemory is the most that this process had resident, in bytes. The rusage of a child tells its parent's, when that is more.
-func peakMemory() (int64, error) {
+// memory is what this process has resident (VmRSS:), or the most that it had (VmHWM:), in bytes. The rusage of a child tells its parent's,
+// when that is more.
+func memory(what string) (int64, error) {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {
 		return 0, err
 	}
 	for line := range strings.Lines(string(status)) {
-		if size, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+		if size, ok := strings.CutPrefix(line, what); ok {
 			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(size), "kB")), 10, 64)
 			return kib << 10, err
 		}
 	}
-	return 0, errors.New("/proc/self/status has no VmHWM")
+	return 0, fmt.Errorf("/proc/self/status has no %s", what)
 }
 
 // check refuses a run that has not done all of the work.

@@ -10,8 +10,11 @@ func Write(payload []byte, i int) {
 }
 
 // Read reads all of a message, and returns the number in it, or 0 when it is not whole.
-func Read(payload []byte) uint64 {
-	if len(payload) != Payload {
+func Read(payload []byte) uint64 { return ReadOf(payload, Payload) }
+
+// ReadOf does so for messages of size bytes. What is left of a size that is no multiple of 8 is not looked at.
+func ReadOf(payload []byte, size int) uint64 {
+	if len(payload) != size || size < 8 {
 		return 0
 	}
 	first := binary.LittleEndian.Uint64(payload)
@@ -26,10 +29,13 @@ func Read(payload []byte) uint64 {
 }
 
 // Slab makes n messages in one array, from message first on.
-func Slab(first, n int) []byte {
-	slab := make([]byte, n*Payload)
+func Slab(first, n int) []byte { return SlabOf(first, n, Payload) }
+
+// SlabOf does so for messages of size bytes.
+func SlabOf(first, n, size int) []byte {
+	slab := make([]byte, n*size)
 	for i := range n {
-		Write(slab[i*Payload:(i+1)*Payload], first+i)
+		Write(slab[i*size:(i+1)*size], first+i)
 	}
 	return slab
 }

@@ -90,6 +90,9 @@ func profile(ctx context.Context, w Workload, rig Rig, o Options, messages int) 
 
 // play runs one round and tells what it reached.
 func play(ctx context.Context, w Workload, s System, rig Rig, o Options, messages int) (Round, error) {
+	if s.Partitions > 0 {
+		w.Needs.Partitions = s.Partitions
+	}
 	in, err := rig.Prepare(ctx, w, s.share(messages))
 	if err != nil {
 		return Round{}, fmt.Errorf("%s: prepare: %w", w.Name, err)
@@ -102,8 +105,12 @@ func play(ctx context.Context, w Workload, s System, rig Rig, o Options, message
 	if err != nil {
 		return Round{}, err
 	}
-	fmt.Fprintf(o.Log, "%-16s %-28s %10.0f messages/s, %6.2f CPU s, %5.0f MiB, %.3f allocations a message\n",
-		w.Name, s.Name, r.Rate(), r.CPU, r.RSS, r.Mallocs)
+	late := ""
+	if r.Latency != nil {
+		late = ", " + r.Latency.String()
+	}
+	fmt.Fprintf(o.Log, "%-16s %-28s %10.0f messages/s, %6.2f CPU s, %5.0f MiB, %.3f allocations a message%s\n",
+		w.Name, s.Name, r.Rate(), r.CPU, r.RSS, r.Mallocs, late)
 	return r, nil
 }
 

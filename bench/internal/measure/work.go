@@ -22,7 +22,10 @@ type Workload struct {
 	Needs Needs
 	// Systems run in this order in each round.
 	Systems []System
-	// Targets are ratios that the project means to reach.
+	// Axis names what the systems differ in when they are one system at several points of an axis, such as "workers"; "" when they are
+	// not. The report says how flat the axis is.
+	Axis string
+	// Targets are what the project means to reach.
 	Targets []Target
 }
 
@@ -35,6 +38,8 @@ type Needs struct {
 	Codec string
 	// Keys is how many keys the records have, 0 meaning none.
 	Keys int
+	// Empty is for workloads that write while they read: a topic that is new in each round, or an empty queue.
+	Empty bool
 }
 
 // System is one way to do the work.
@@ -45,6 +50,8 @@ type System struct {
 	Once bool
 	// Fraction is the part of the messages that a slow system moves, 0 meaning all: its rate is what is compared.
 	Fraction float64
+	// Partitions replaces those of the workload's topic when above 0.
+	Partitions int
 	// Run does the work. It returns once all of it is done and acknowledged.
 	Run func(context.Context, Input) (Output, error)
 }
@@ -56,10 +63,15 @@ func (s System) Ours() bool {
 
 // Target is what one system should reach against another, of the medians of one run.
 type Target struct {
+	// System and Peer are names. With no Peer the figure itself counts; with neither the highest of all systems over the lowest, which is
+	// how flat an axis is.
 	System, Peer string
-	// Measure is "rate", "cpu" (seconds a message) or "rss".
+	// Measure is "rate", "cpu" (seconds a message), "rss" (MiB), "rss/flight" (resident bytes, less what the process had before the work
+	// began, for each byte in flight), "allocs" (a message), or "p50", "p99" and "p99.9" (milliseconds).
 	Measure string
-	// AtLeast or AtMost is the ratio System/Peer. With no Peer it is the figure itself.
+	// Difference is for System-Peer, in place of the ratio System/Peer.
+	Difference bool
+	// AtLeast or AtMost is the bound.
 	AtLeast, AtMost float64
 }
 
@@ -83,8 +95,13 @@ type Output struct {
 	Elapsed time.Duration `json:"elapsed"`
 	// Mallocs is how many allocations were made meanwhile.
 	Mallocs uint64 `json:"mallocs"`
-	// Peak is the most memory that the process had resident, in bytes.
+	// Peak is the most memory that the process had resident, in bytes, and Base what it had before the system ran.
 	Peak int64 `json:"peak"`
+	Base int64 `json:"base"`
+	// Flight is the most bytes that were handed to this project's pipeline and not settled, as it accounts them; 0 when not asked.
+	Flight int64 `json:"flight,omitempty"`
+	// Latency is how late messages were settled that were due at a steady rate; nil for other work.
+	Latency *Percentiles `json:"latency,omitempty"`
 }
 
 // Payload is the size of each message, in bytes.

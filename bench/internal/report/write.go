@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/template"
 
 	"github.com/gobroadway/gobroadway/bench/internal/measure"
@@ -43,7 +44,7 @@ func Write(dir string, workloads []measure.Workload, rounds []measure.Round) err
 	if err := os.WriteFile(filepath.Join(dir, "performance.json"), append(data, '\n'), 0o644); err != nil {
 		return err
 	}
-	t, err := template.New("page").Funcs(template.FuncMap{"rate": rate, "micros": func(r Row) float64 { return r.CPU / float64(r.Messages) * 1e6 }}).Parse(page)
+	t, err := template.New("page").Funcs(template.FuncMap{"columns": columns, "line": line, "rule": rule}).Parse(page)
 	if err != nil {
 		return err
 	}
@@ -53,3 +54,8 @@ func Write(dir string, workloads []measure.Workload, rounds []measure.Round) err
 	}
 	return os.WriteFile(filepath.Join(dir, "performance.md"), text.Bytes(), 0o644)
 }
+
+// line is one of a Markdown table, and rule the one below its heads.
+func line(cells []string) string { return "| " + strings.Join(cells, " | ") + " |" }
+
+func rule(heads []string) string { return strings.Repeat("|---", len(heads)) + "|" }
