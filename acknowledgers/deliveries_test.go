@@ -308,20 +308,3 @@ func FuzzDeliveries(f *testing.F) {
 		}
 	})
 }
-
-func BenchmarkDeliveries(b *testing.B) {
-	var d acknowledgers.Deliveries
-	var frames []acknowledgers.Settlement
-	b.ReportAllocs()
-	tag := uint64(0)
-	for b.Loop() {
-		tag++
-		if err := d.Deliver(tag); err != nil {
-			b.Fatal(err)
-		}
-		d.Settle(tag, acknowledgers.Acked)
-		if tag%64 == 0 {
-			frames = d.Flush(frames[:0])
-		}
-	}
-}

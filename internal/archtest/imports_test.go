@@ -33,6 +33,7 @@ func mayImport() map[string][]string {
 		"pipelines/rabbitmq":    {"broadway", "acknowledgers", "pipelines", "producers/rabbitmq"},
 		"brokers":               {},
 		"internal/archtest":     {},
+		"internal/micro":        {},
 		"internal/tlstest":      {},
 	}
 }

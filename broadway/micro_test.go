@@ -1,0 +1,96 @@
+package broadway_test
+
+import (
+	"context"
+	"io"
+	"sync/atomic"
+	"testing"
+
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// supply is a source of messages that share slabs, as they come from a broker, and counts what is acknowledged.
+type supply struct {
+	ref     *broadway.AckRef
+	payload []byte
+	at, end int
+	done    atomic.Int64
+}
+
+func newSupply(n int) *supply {
+	s := &supply{payload: make([]byte, 200), end: n}
+	s.ref = broadway.NewAckRef(s, nil, 0)
+	return s
+}
+
+// Fetch makes what is asked for, at most a slab.
+func (s *supply) Fetch(_ context.Context, d broadway.Demand) ([]*broadway.Message, error) {
+	if s.at == s.end {
+		return nil, io.EOF
+	}
+	n := s.ref.Take(min(d.Messages, s.end-s.at, 128, max(int(d.Bytes)/len(s.payload), 1)))
+	slab, messages := make([]broadway.Message, n), make([]*broadway.Message, n)
+	for i := range slab {
+		slab[i].Init(s.ref, int64(s.at+i), s.payload)
+		messages[i] = &slab[i]
+	}
+	slab[0].BeginSlab()
+	s.at += n
+	return messages, nil
+}
+
+// Ack counts.
+func (s *supply) Ack(_ context.Context, _ *broadway.AckRef, ok, _ []*broadway.Message) error {
+	s.done.Add(int64(len(ok)))
+	return nil
+}
+
+// Close does nothing.
+func (s *supply) Close() error { return nil }
+
+// flow runs n messages through a pipeline with batches of 100.
+func flow(b *testing.B, n int, partitionBy func(*broadway.Message) uint64) {
+	source := newSupply(n)
+	p, err := broadway.New(broadway.Config{
+		Producers: []broadway.Producer{source},
+		Processor: broadway.ProcessorConfig{
+			Concurrency: 2, MaxDemand: 500, PartitionBy: partitionBy,
+			Handler: func(context.Context, *broadway.Message) error { return nil },
+		},
+		Batchers: []broadway.BatcherConfig{{Size: 100, Reporter: reportNothing}},
+		Logger:   quiet,
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := p.Run(b.Context()); err != nil || source.done.Load() != int64(n) {
+		b.Fatalf("%d of %d messages were acknowledged, %v", source.done.Load(), n, err)
+	}
+}
+
+// BenchmarkPipeline is the whole of it, in process: starting and ending a pipeline is shared by 20,000 messages.
+func BenchmarkPipeline(b *testing.B) {
+	const n = 20_000
+	for _, c := range []struct {
+		name        string
+		partitionBy func(*broadway.Message) uint64
+	}{
+		{"20000-messages", nil},
+		{"20000-messages-of-1000-keys", func(m *broadway.Message) uint64 { return uint64(m.Seq()) % 1000 }},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				flow(b, n, c.partitionBy)
+			}
+		})
+	}
+}
+
+// BenchmarkStartAndStop is a pipeline of one message: what Run itself costs.
+func BenchmarkStartAndStop(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		flow(b, 1, nil)
+	}
+}
