@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/gobroadway/gobroadway/bench/internal/measure"
+	"github.com/gobroadway/gobroadway/bench/internal/parallelconsumer"
 )
 
 // Names of systems that targets speak of.
@@ -14,6 +15,10 @@ const (
 	franzPoll    = "franz-go, poll loop"
 	goReader     = "kafka-go Reader"
 	watermillSub = "watermill subscriber"
+
+	javaUnordered = "Parallel Consumer, unordered"
+	javaPerKey    = "Parallel Consumer, per key"
+	javaDefaults  = "Parallel Consumer, per key, default JVM"
 )
 
 // Workloads are those on Kafka.
@@ -48,7 +53,7 @@ func drain(codec string) measure.Workload {
 			{Name: perKey, Run: pipeline(ordered)},
 			{Name: franzPoll, Version: "1.22.2", Run: franz(false)},
 			{Name: "franz-go, goroutines", Version: "1.22.2", Run: franz(true)},
-			{Name: "kafka-go Conn, batches", Version: "0.4.51", Run: connections},
+			{Name: "kafka-go Conn, batches", Version: "0.4.51", Reads: true, Run: connections},
 			{Name: goReader, Version: "0.4.51", Run: reader},
 			{Name: "sarama", Version: "1.61.1", Run: saramaGroup},
 			{Name: watermillSub, Version: "3.0.6", Fraction: 0.1, Once: true, Run: watermillSubscriber},
@@ -66,25 +71,54 @@ func drain(codec string) measure.Workload {
 
 func slow(partitions, workers int) measure.Workload {
 	limit := fmt.Sprintf("%d bare goroutines", workers)
-	share := map[int]float64{50: 0.95, 200: 0.9}[workers]
 	const sleep = time.Millisecond
 	s := shape{workers: workers, sleep: sleep}
 	unordered := s
 	unordered.unordered = true
-	return measure.Workload{
+	w := measure.Workload{
 		Name:     fmt.Sprintf("slow-%d-%d", workers, partitions),
 		Title:    fmt.Sprintf("Handlers of 1 ms, %d workers, %d partitions", workers, partitions),
-		Does:     "A topic with 10,000 keys is read by a group, each message handled for 1 ms of sleep, in batches of 100, and committed. The bare goroutines sleep and do nothing else.",
+		Does:     "A topic with 10,000 keys is read by a group, each message handled for 1 ms of sleep, with this project in batches of 100, and committed. The bare goroutines sleep and do nothing else. Parallel Consumer runs with " + parallelconsumer.Modest + ", or with the JVM's defaults.",
 		Messages: 200_000, Least: 20_000, Rounds: 3,
 		Needs: measure.Needs{Kafka: true, Partitions: partitions, Keys: 10_000},
 		Systems: []measure.System{
-			{Name: limit, Run: bare(workers, sleep)},
+			{Name: limit, Reads: true, Run: bare(workers, sleep)},
 			{Name: self, Run: pipeline(unordered)},
 			{Name: perKey, Run: pipeline(s)},
+			parallel(javaUnordered, parallelconsumer.Modest, workers, parallelconsumer.Unordered, sleep),
+			parallel(javaPerKey, parallelconsumer.Modest, workers, parallelconsumer.Key, sleep),
 		},
-		Targets: []measure.Target{
-			{System: self, Peer: limit, Measure: "rate", AtLeast: share},
-			{System: perKey, Peer: limit, Measure: "rate", AtLeast: share},
-		},
+		Targets: slowTargets(limit, workers),
+	}
+	if workers == 50 {
+		w.Systems = append(w.Systems, parallel(javaDefaults, parallelconsumer.Defaults, workers, parallelconsumer.Key, sleep))
+	}
+	return w
+}
+
+// slowTargets are those of handlers that sleep: the share of the limit, and what Parallel Consumer reaches with as many threads.
+func slowTargets(limit string, workers int) []measure.Target {
+	share, faster := 0.95, 1.3
+	if workers > 50 {
+		share, faster = 0.9, 2.5
+	}
+	targets := []measure.Target{
+		{System: self, Peer: limit, Measure: "rate", AtLeast: share},
+		{System: perKey, Peer: limit, Measure: "rate", AtLeast: share},
+		{System: self, Peer: javaUnordered, Measure: "rate", AtLeast: faster},
+		{System: perKey, Peer: javaPerKey, Measure: "rate", AtLeast: faster},
+	}
+	if workers == 50 {
+		targets = append(targets,
+			measure.Target{System: perKey, Peer: javaPerKey, Measure: "rss", AtMost: 1. / 7},
+			measure.Target{System: perKey, Peer: javaDefaults, Measure: "rss", AtMost: 1. / 7})
+	}
+	return targets
+}
+
+func parallel(name, jvm string, workers int, order parallelconsumer.Ordering, sleep time.Duration) measure.System {
+	return measure.System{
+		Name: name, Version: parallelconsumer.Version,
+		Setup: parallelconsumer.Setup, Run: parallelconsumer.Run(jvm, workers, order, sleep),
 	}
 }

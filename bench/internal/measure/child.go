@@ -61,9 +61,12 @@ func RunChild(ctx context.Context, s System) error {
 		return err
 	}
 	runtime.ReadMemStats(&after)
-	out.Mallocs, out.Base = after.Mallocs-before.Mallocs, base
-	if out.Peak, err = memory("VmHWM:"); err != nil {
-		return err
+	out.Base = base
+	if out.Peak == 0 {
+		out.Mallocs = after.Mallocs - before.Mallocs
+		if out.Peak, err = memory("VmHWM:"); err != nil {
+			return err
+		}
 	}
 	return json.NewEncoder(os.Stdout).Encode(out)
 }

@@ -20,11 +20,15 @@ type Options struct {
 	Profiles string
 	// Log is told each round.
 	Log io.Writer
+
+	built string
 }
 
-// Rig makes what a round needs: a group of its own, a queue that is full again.
+// Rig makes what a round needs: a group of its own, a queue that is full again. Settled asks the broker, after the round, whether all of
+// it was committed or acknowledged.
 type Rig interface {
 	Prepare(ctx context.Context, w Workload, messages int) (Input, error)
+	Settled(ctx context.Context, in Input) error
 }
 
 const defaultRounds = 9
@@ -42,6 +46,10 @@ func Run(ctx context.Context, w Workload, rig Rig, state *State, o Options) erro
 	if o.Profiles != "" {
 		return profile(ctx, w, rig, o, messages)
 	}
+	o.built = filepath.Join(filepath.Dir(state.path), "built")
+	if err := setup(ctx, w, o); err != nil {
+		return err
+	}
 	for round := range rounds {
 		for _, s := range w.Systems {
 			due := round
@@ -54,6 +62,19 @@ func Run(ctx context.Context, w Workload, rig Rig, state *State, o Options) erro
 			if err := one(ctx, w, s, rig, state, o, round, messages); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// setup builds what systems of w need.
+func setup(ctx context.Context, w Workload, o Options) error {
+	for _, s := range w.Systems {
+		if s.Setup == nil {
+			continue
+		}
+		if err := s.Setup(ctx, o.built); err != nil {
+			return fmt.Errorf("%s, %s: %w", w.Name, s.Name, err)
 		}
 	}
 	return nil
@@ -97,13 +118,18 @@ func play(ctx context.Context, w Workload, s System, rig Rig, o Options, message
 	if err != nil {
 		return Round{}, fmt.Errorf("%s: prepare: %w", w.Name, err)
 	}
-	in.Messages = s.share(messages)
+	in.Messages, in.Built = s.share(messages), o.built
 	if o.Profiles != "" {
 		in.Profile = filepath.Join(o.Profiles, w.Name, strings.Map(fileName, s.Name))
 	}
 	r, err := spawn(ctx, w, s, in)
 	if err != nil {
 		return Round{}, err
+	}
+	if !s.Reads {
+		if err := rig.Settled(ctx, in); err != nil {
+			return Round{}, fmt.Errorf("%s, %s: %w", w.Name, s.Name, err)
+		}
 	}
 	late := ""
 	if r.Latency != nil {

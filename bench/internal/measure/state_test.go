@@ -86,6 +86,8 @@ func (f *fake) Prepare(_ context.Context, _ Workload, n int) (Input, error) {
 	return Input{}, os.ErrInvalid
 }
 
+func (f *fake) Settled(context.Context, Input) error { return nil }
+
 func TestRunAsksForWhatASlowSystemMoves(t *testing.T) {
 	w := Workload{Name: "w", Messages: 1000, Systems: []System{{Name: "slow", Fraction: 0.1}}}
 	var rig fake

@@ -52,6 +52,11 @@ type System struct {
 	Fraction float64
 	// Partitions replaces those of the workload's topic when above 0.
 	Partitions int
+	// Reads is for what acknowledges nothing: what it has settled is not looked up afterwards.
+	Reads bool
+	// Setup builds what the system runs, in a folder that Run gets as Input.Built and that may hold an earlier run's. It runs before the
+	// first round, and is not measured. Nil when there is nothing to build.
+	Setup func(ctx context.Context, dir string) error
 	// Run does the work. It returns once all of it is done and acknowledged.
 	Run func(context.Context, Input) (Output, error)
 }
@@ -84,6 +89,7 @@ type Input struct {
 	RabbitMQ string `json:"rabbitmq,omitempty"` // amqp://…
 	Queue    string `json:"queue,omitempty"`    // has Messages messages
 	Profile  string `json:"profile,omitempty"`  // a folder for profiles
+	Built    string `json:"built,omitempty"`    // the folder of Setup
 }
 
 // Output is what a system says of its run. Its CPU time is asked of the operating system.
@@ -95,7 +101,8 @@ type Output struct {
 	Elapsed time.Duration `json:"elapsed"`
 	// Mallocs is how many allocations were made meanwhile.
 	Mallocs uint64 `json:"mallocs"`
-	// Peak is the most memory that the process had resident, in bytes, and Base what it had before the system ran.
+	// Peak is the most memory that the process had resident, in bytes, and Base what it had before the system ran. A system that is a
+	// process of its own says its Peak; then its allocations are not known, and 0.
 	Peak int64 `json:"peak"`
 	Base int64 `json:"base"`
 	// Flight is the most bytes that were handed to this project's pipeline and not settled, as it accounts them; 0 when not asked.

@@ -40,7 +40,7 @@ func columns(rows []Row) [][]string {
 	for _, r := range rows {
 		line := []string{
 			r.System, r.Version, strconv.Itoa(r.Rounds), strconv.Itoa(r.Messages), rate(r.Median), rate(r.Min), rate(r.Max),
-			fmt.Sprintf("%.3f", micros(r)), fmt.Sprintf("%.0f", r.RSS), fmt.Sprintf("%.3f", r.Mallocs),
+			fmt.Sprintf("%.3f", micros(r)), fmt.Sprintf("%.0f", r.RSS), allocations(r),
 		}
 		if late {
 			line = append(line, millis(r.Latency)...)
@@ -83,11 +83,19 @@ func rate(perSecond float64) string {
 	}
 }
 
+// allocations of a message; those of a process that is not Go are not known.
+func allocations(r Row) string {
+	if r.Mallocs == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.3f", r.Mallocs)
+}
+
 // String says the target, what was reached, and whether that is enough.
 func (v Verdict) String() string {
-	bound := fmt.Sprintf(">= %g", v.AtLeast)
+	bound := fmt.Sprintf(">= %.3g", v.AtLeast)
 	if v.AtMost > 0 {
-		bound = fmt.Sprintf("<= %g", v.AtMost)
+		bound = fmt.Sprintf("<= %.3g", v.AtMost)
 	}
 	what := v.Measure + " of " + v.System
 	switch {

@@ -29,8 +29,8 @@ func startKafka(host *brokers.Host) (*kafka, error) {
 
 // topic is one with so many records, made when it is not there yet. Record i has the number i+1 and goes to partition i % partitions;
 // with keys it goes where its key does.
-func (k *kafka) topic(ctx context.Context, n measure.Needs, records int) (string, error) {
-	name := fmt.Sprintf("drain-%d-%d-%s-%d", records, n.Partitions, n.Codec, n.Keys)
+func (k *kafka) topic(ctx context.Context, run string, n measure.Needs, records int) (string, error) {
+	name := fmt.Sprintf("drain-%s-%d-%d-%s-%d", run, records, n.Partitions, n.Codec, n.Keys)
 	if k.filled[name] {
 		return name, nil
 	}
@@ -87,4 +87,30 @@ func fill(ctx context.Context, client *kgo.Client, n measure.Needs, records int)
 	mu.Lock()
 	defer mu.Unlock()
 	return errors.Join(failed, err)
+}
+
+// committed asks whether a group has committed a topic to its end.
+func (k *kafka) committed(ctx context.Context, group, topic string) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(k.addr))
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	ends, err := admin.ListEndOffsets(ctx, topic)
+	if err := errors.Join(err, ends.Error()); err != nil {
+		return err
+	}
+	commits, err := admin.FetchOffsets(ctx, group)
+	if err := errors.Join(err, commits.Error()); err != nil {
+		return err
+	}
+	var wrong error
+	ends.Each(func(end kadm.ListedOffset) {
+		at, _ := commits.Lookup(topic, end.Partition)
+		if at.At != end.Offset {
+			wrong = errors.Join(wrong, fmt.Errorf("partition %d is committed to %d, its end is %d", end.Partition, at.At, end.Offset))
+		}
+	})
+	return wrong
 }

@@ -58,3 +58,21 @@ func (b *rabbitmq) fill(ctx context.Context, messages int) (err error) {
 	}
 	return nil
 }
+
+// empty asks whether the queue is: what was delivered and not acknowledged is back in it once its consumer's connection has ended.
+func (b *rabbitmq) empty() (err error) {
+	connection, err := amqp091.Dial(b.url)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, connection.Close()) }()
+	channel, err := connection.Channel()
+	if err != nil {
+		return err
+	}
+	q, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil)
+	if err == nil && q.Messages > 0 {
+		err = fmt.Errorf("%d messages were not acknowledged", q.Messages)
+	}
+	return err
+}

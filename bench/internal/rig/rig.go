@@ -4,6 +4,8 @@ package rig
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"time"
 
 	"github.com/gobroadway/gobroadway/bench/internal/measure"
 	"github.com/gobroadway/gobroadway/brokers"
@@ -15,10 +17,15 @@ type Rig struct {
 	kafka  *kafka
 	rabbit *rabbitmq
 	groups int
+	run    string // in the names of topics and groups: a broker may serve several runs
 }
 
+var _ measure.Rig = (*Rig)(nil)
+
 // New makes a rig that has started nothing yet.
-func New(logf func(string, ...any)) *Rig { return &Rig{host: brokers.NewHost("bench", logf)} }
+func New(logf func(string, ...any)) *Rig {
+	return &Rig{host: brokers.NewHost("bench", logf), run: strconv.FormatInt(time.Now().UnixNano(), 36)}
+}
 
 // Close ends what was started.
 func (r *Rig) Close() error { return r.host.Close() }
@@ -35,12 +42,12 @@ func (r *Rig) Prepare(ctx context.Context, w measure.Workload, messages int) (me
 			}
 			r.kafka = k
 		}
-		topic, err := r.kafka.topic(ctx, w.Needs, messages)
+		topic, err := r.kafka.topic(ctx, r.run, w.Needs, messages)
 		if err != nil {
 			return in, err
 		}
 		r.groups++
-		in.Kafka, in.Topic, in.Group = r.kafka.addr, topic, fmt.Sprintf("bench-%s-%d", w.Name, r.groups)
+		in.Kafka, in.Topic, in.Group = r.kafka.addr, topic, fmt.Sprintf("bench-%s-%s-%d", r.run, w.Name, r.groups)
 	case w.Needs.RabbitMQ:
 		if r.rabbit == nil {
 			b, err := startRabbitMQ(r.host)
@@ -55,4 +62,15 @@ func (r *Rig) Prepare(ctx context.Context, w measure.Workload, messages int) (me
 		in.RabbitMQ, in.Queue = r.rabbit.url, queue
 	}
 	return in, nil
+}
+
+// Settled asks whether the round's group has committed its topic to the end, or its queue is empty.
+func (r *Rig) Settled(ctx context.Context, in measure.Input) error {
+	switch {
+	case in.Group != "":
+		return r.kafka.committed(ctx, in.Group, in.Topic)
+	case in.Queue != "":
+		return r.rabbit.empty()
+	}
+	return nil
 }
