@@ -15,32 +15,41 @@ type source struct {
 	ref  *broadway.AckRef
 	at   int
 	end  int
+	size int // of a message
 	done atomic.Int64
 }
 
 func newSource(n int) *source {
-	s := &source{end: n}
+	s := &source{end: n, size: measure.Payload}
 	s.ref = broadway.NewAckRef(s, nil, 0)
 	return s
 }
 
-// slabMessages is how many messages share a slab: what the Kafka producer has.
-const slabMessages = 128
+// slabMessages and slabBytes are how many messages share a slab at most: what the Kafka producer has.
+const (
+	slabMessages = 128
+	slabBytes    = 64 << 10
+)
 
 // Fetch makes what is asked for, at most a slab.
 func (s *source) Fetch(_ context.Context, d broadway.Demand) ([]*broadway.Message, error) {
 	if s.at == s.end {
 		return nil, io.EOF
 	}
-	n := s.ref.Take(min(d.Messages, s.end-s.at, max(int(d.Bytes/measure.Payload), 1)))
+	fit := int(d.Bytes) / s.size
+	if fit == 0 {
+		return nil, broadway.NeedBytes(int64(s.size))
+	}
+	n := s.ref.Take(min(d.Messages, s.end-s.at, fit))
+	shared := max(min(slabMessages, slabBytes/s.size), 1)
 	made := make([]broadway.Message, n)
 	messages := make([]*broadway.Message, n)
-	for from := 0; from < n; from += slabMessages {
-		k := min(slabMessages, n-from)
-		slab := measure.Slab(s.at, k)
+	for from := 0; from < n; from += shared {
+		k := min(shared, n-from)
+		slab := measure.SlabOf(s.at, k, s.size)
 		for i := range k {
 			m := &made[from+i]
-			m.Init(s.ref, int64(s.at+i), slab[i*measure.Payload:(i+1)*measure.Payload])
+			m.Init(s.ref, int64(s.at+i), slab[i*s.size:(i+1)*s.size])
 			messages[from+i] = m
 		}
 		made[from].BeginSlab()
@@ -61,6 +70,8 @@ func (s *source) Close() error { return nil }
 // shape is what differs between pipelines.
 type shape struct {
 	workers, demand int
+	batch           int // messages of a batch, 0 meaning 100
+	size            int // bytes of a message, 0 meaning those of all others
 	partitionBy     func(*broadway.Message) uint64
 }
 
@@ -68,10 +79,17 @@ type shape struct {
 func pipeline(s shape) func(context.Context, measure.Input) (measure.Output, error) {
 	return func(ctx context.Context, in measure.Input) (measure.Output, error) {
 		from := newSource(in.Messages)
-		out, err := ours.Run(ctx, in, broadway.Config{
+		cfg := broadway.Config{
 			Producers: []broadway.Producer{from},
 			Processor: broadway.ProcessorConfig{Concurrency: s.workers, MaxDemand: s.demand, PartitionBy: s.partitionBy},
-		}, 0)
+		}
+		if s.batch > 0 {
+			cfg.Batchers = []broadway.BatcherConfig{{Size: s.batch}}
+		}
+		if s.size > 0 {
+			from.size, cfg.Processor.Handler = s.size, ours.Handler(s.size, 0)
+		}
+		out, err := ours.Run(ctx, in, cfg, 0)
 		out.Messages = int(from.done.Load())
 		return out, err
 	}

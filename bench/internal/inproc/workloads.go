@@ -15,7 +15,9 @@ const (
 )
 
 // Workloads are those without a broker.
-func Workloads() []measure.Workload { return []measure.Workload{stagesAlone(), inProcess(), keyed()} }
+func Workloads() []measure.Workload {
+	return append([]measure.Workload{stagesAlone(), inProcess(), keyed(), latency()}, growth()...)
+}
 
 func stagesAlone() measure.Workload {
 	const large, small = "stages, demand 1000", "stages, demand 10"
@@ -77,10 +79,13 @@ func keyed() measure.Workload {
 		Messages: 5_000_000, Least: 200_000,
 		Systems: []measure.System{
 			{Name: self, Run: pipeline(shape{workers: 2, demand: 500})},
-			{Name: self + ", by key", Run: pipeline(shape{workers: 2, demand: 500, partitionBy: func(m *broadway.Message) uint64 {
-				return binary.LittleEndian.Uint64(m.Payload) % keys
-			}})},
+			{Name: self + ", by key", Run: pipeline(shape{workers: 2, demand: 500, partitionBy: byKey(keys)})},
 		},
 		Targets: []measure.Target{{System: self + ", by key", Peer: self, Measure: "rate", AtLeast: 0.6}},
 	}
+}
+
+// byKey orders by so many keys.
+func byKey(keys uint64) func(*broadway.Message) uint64 {
+	return func(m *broadway.Message) uint64 { return binary.LittleEndian.Uint64(m.Payload) % keys }
 }

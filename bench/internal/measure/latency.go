@@ -11,7 +11,7 @@ import (
 
 const (
 	// first is how many messages are sent at once and waited for before any is due, so that a system has joined, and its path is warm.
-	first = 64
+	first = 60
 	// patience is how long a round may take beyond the time in which its messages are due.
 	patience = time.Minute
 )
