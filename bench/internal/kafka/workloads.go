@@ -10,15 +10,26 @@ import (
 
 // Names of systems that targets speak of.
 const (
-	self         = "broadway, unordered"
-	perKey       = "broadway, per key"
-	franzPoll    = "franz-go, poll loop"
-	goReader     = "kafka-go Reader"
-	watermillSub = "watermill subscriber"
+	self            = "broadway, unordered"
+	perKey          = "broadway, per key"
+	franzPoll       = "franz-go, poll loop"
+	franzMany       = "franz-go, goroutines"
+	goReader        = "kafka-go Reader"
+	goGenerations   = "kafka-go generations"
+	watermillRouted = "watermill router"
+	watermillSub    = "watermill subscriber"
 
 	javaUnordered = "Parallel Consumer, unordered"
 	javaPerKey    = "Parallel Consumer, per key"
 	javaDefaults  = "Parallel Consumer, per key, default JVM"
+)
+
+// Versions, as in go.mod.
+const (
+	franzVersion     = "1.22.2"
+	kafkaGoVersion   = "0.4.51"
+	saramaVersion    = "1.61.1"
+	watermillVersion = "1.5.1, kafka 3.0.6"
 )
 
 // Workloads are those on Kafka.
@@ -45,23 +56,27 @@ func drain(codec string) measure.Workload {
 	return measure.Workload{
 		Name: name, Title: title,
 		Does: "A topic of 8 partitions is read by a group from its start, each message processed, in batches of 100 with this project, and committed to its end. " +
-			"Joining, committing and leaving count. kafka-go's Conn knows no groups: it only reads.",
+			"Joining and committing count, with this project leaving as well. kafka-go's Conn knows no groups: it only reads.",
 		Messages: 10_000_000, Least: 200_000,
 		Needs: measure.Needs{Kafka: true, Partitions: 8, Codec: codec, Keys: 0},
 		Systems: []measure.System{
 			{Name: self, Run: pipeline(many)},
 			{Name: perKey, Run: pipeline(ordered)},
-			{Name: franzPoll, Version: "1.22.2", Run: franz(false)},
-			{Name: "franz-go, goroutines", Version: "1.22.2", Run: franz(true)},
-			{Name: "kafka-go Conn, batches", Version: "0.4.51", Reads: true, Run: connections},
-			{Name: goReader, Version: "0.4.51", Run: reader},
-			{Name: "sarama", Version: "1.61.1", Run: saramaGroup},
-			{Name: watermillSub, Version: "3.0.6", Fraction: 0.1, Once: true, Run: watermillSubscriber},
+			{Name: franzPoll, Version: franzVersion, Run: franz(false, 0)},
+			{Name: franzMany, Version: franzVersion, Run: franz(true, 0)},
+			{Name: "kafka-go Conn, batches", Version: kafkaGoVersion, Reads: true, Run: connections},
+			{Name: goGenerations, Version: kafkaGoVersion, Run: generations(0)},
+			{Name: goReader, Version: kafkaGoVersion, Run: reader(0)},
+			{Name: "sarama", Version: saramaVersion, Run: saramaGroup},
+			{Name: watermillSub, Version: watermillVersion, Fraction: 0.1, Once: true, Run: watermillSubscriber(1, 0)},
+			{Name: watermillRouted, Version: watermillVersion, Fraction: 0.1, Once: true, Run: watermillRouter(0)},
 		},
 		Targets: []measure.Target{
 			{System: self, Peer: franzPoll, Measure: "rate", AtLeast: 1.3},
+			{System: self, Peer: franzMany, Measure: "rate", AtLeast: 1.3},
 			{System: self, Peer: goReader, Measure: "rate", AtLeast: 2.5},
 			{System: self, Peer: watermillSub, Measure: "rate", AtLeast: 10},
+			{System: self, Peer: watermillRouted, Measure: "rate", AtLeast: 10},
 			{System: self, Peer: franzPoll, Measure: "cpu", AtMost: 1},
 			{System: self, Measure: "rss", AtMost: 96},
 			{System: self, Measure: "allocs", AtMost: 0.05},
@@ -90,6 +105,7 @@ func slow(partitions, workers int) measure.Workload {
 		},
 		Targets: slowTargets(limit, workers),
 	}
+	w.Systems = append(w.Systems, byPartition(partitions, sleep)...)
 	if workers == 50 {
 		w.Systems = append(w.Systems, parallel(javaDefaults, parallelconsumer.Defaults, workers, parallelconsumer.Key, sleep))
 	}
@@ -114,6 +130,18 @@ func slowTargets(limit string, workers int) []measure.Target {
 			measure.Target{System: perKey, Peer: javaDefaults, Measure: "rss", AtMost: 1. / 7})
 	}
 	return targets
+}
+
+// byPartition are peers that handle one message of a partition at a time, or of all of them.
+func byPartition(partitions int, sleep time.Duration) []measure.System {
+	const one = 1. / 50 // of the messages take seconds, one after another
+	all := one * float64(partitions)
+	return []measure.System{
+		{Name: franzMany, Version: franzVersion, Once: true, Fraction: all, Run: franz(true, sleep)},
+		{Name: goGenerations, Version: kafkaGoVersion, Once: true, Fraction: all, Run: generations(sleep)},
+		{Name: watermillRouted, Version: watermillVersion, Once: true, Fraction: all, Run: watermillRouter(sleep)},
+		{Name: goReader, Version: kafkaGoVersion, Once: true, Fraction: one, Run: reader(sleep)},
+	}
 }
 
 func parallel(name, jvm string, workers int, order parallelconsumer.Ordering, sleep time.Duration) measure.System {
