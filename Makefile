@@ -1,6 +1,6 @@
 # The first target lists the others.
 .DEFAULT_GOAL := help
-.PHONY: help test short lint fmt vet fuzz vuln news chaos bench profile up down ci
+.PHONY: help test short lint fmt vet fuzz vuln news chaos bench micro profile up down ci
 
 govulncheck := golang.org/x/vuln/cmd/govulncheck@v1.9.0
 
@@ -37,6 +37,9 @@ chaos: ## Break processes, brokers and links, and count what is lost: make chaos
 
 bench: ## Measure this project and its peers in turns: make bench ARGS="-only inprocess -scale 0.1"
 	@cd bench && go run . $(ARGS)
+
+micro: ## Compare the micro-benchmarks with a base commit: make micro ARGS="-base HEAD~5 -bench Offsets"
+	@./scripts/micro $(ARGS)
 
 profile: ## Profile this project's side of the benchmarks: make profile ARGS="-only inprocess -scale 0.5"
 	@cd bench && go run . -profile run/profiles $(ARGS) && find run/profiles -name '*.pprof'

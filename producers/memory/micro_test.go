@@ -9,8 +9,8 @@ import (
 	"github.com/gobroadway/gobroadway/producers/memory"
 )
 
-// BenchmarkQueue pushes 100 messages, fetches them and settles them, as a pipeline does.
-func BenchmarkQueue(b *testing.B) {
+// BenchmarkMemoryQueue pushes 100 messages, fetches them and settles them, as a pipeline does.
+func BenchmarkMemoryQueue(b *testing.B) {
 	ctx, payloads := b.Context(), make([][]byte, 100)
 	for i := range payloads {
 		payloads[i] = make([]byte, 200)
