@@ -40,7 +40,7 @@ func Workloads() []measure.Workload {
 			all = append(all, slow(partitions, workers))
 		}
 	}
-	return all
+	return append(all, latency(1000), latency(10_000))
 }
 
 // many is a pipeline for fast handlers: as its documentation advises, workers by core, and enough unsettled for large fetches.

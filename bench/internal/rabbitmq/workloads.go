@@ -6,7 +6,7 @@ import "github.com/gobroadway/gobroadway/bench/internal/measure"
 func Workloads() []measure.Workload {
 	const prefetch = 500
 	const self, multiple, watermill = "broadway", "amqp091-go, ack multiple", "watermill subscriber"
-	return []measure.Workload{{
+	drain := measure.Workload{
 		Name: "rabbitmq", Title: "RabbitMQ drain, prefetch 500",
 		Does: "A classic durable queue of persistent messages is consumed, each message processed, in batches of 100 with this project, and acknowledged. " +
 			"The queue is filled anew before each round, which does not count.",
@@ -22,5 +22,6 @@ func Workloads() []measure.Workload {
 			{System: self, Peer: multiple, Measure: "rate", AtLeast: 0.95},
 			{System: self, Peer: watermill, Measure: "rate", AtLeast: 1.5},
 		},
-	}}
+	}
+	return []measure.Workload{drain, latency(1000), latency(10_000)}
 }

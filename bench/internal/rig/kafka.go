@@ -17,6 +17,7 @@ import (
 type kafka struct {
 	addr   string
 	filled map[string]bool
+	live   string // the topic of the last round that needed an empty one
 }
 
 func startKafka(host *brokers.Host) (*kafka, error) {
@@ -25,6 +26,34 @@ func startKafka(host *brokers.Host) (*kafka, error) {
 		k.addr = brokers.Kafka(host).Addr()
 	})
 	return k, err
+}
+
+// prepare makes the topic of a round.
+func (k *kafka) prepare(ctx context.Context, run string, n measure.Needs, records, round int) (string, error) {
+	if n.Empty {
+		return k.empty(ctx, fmt.Sprintf("live-%s-%d", run, round), n)
+	}
+	return k.topic(ctx, run, n, records)
+}
+
+// empty makes a topic that nobody has used, in place of the last one.
+func (k *kafka) empty(ctx context.Context, name string, n measure.Needs) (string, error) {
+	client, err := kgo.NewClient(kgo.SeedBrokers(k.addr))
+	if err != nil {
+		return "", err
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	if k.live != "" {
+		if _, err := admin.DeleteTopic(ctx, k.live); err != nil {
+			return "", fmt.Errorf("delete topic %s: %w", k.live, err)
+		}
+	}
+	if _, err := admin.CreateTopic(ctx, int32(n.Partitions), 1, nil, name); err != nil {
+		return "", fmt.Errorf("create topic %s: %w", name, err)
+	}
+	k.live = name
+	return name, nil
 }
 
 // topic is one with so many records, made when it is not there yet. Record i has the number i+1 and goes to partition i % partitions;

@@ -30,7 +30,8 @@ func New(logf func(string, ...any)) *Rig {
 // Close ends what was started.
 func (r *Rig) Close() error { return r.host.Close() }
 
-// Prepare makes what one round of w drains: the topic of the workload, filled once, and a new group; or the queue, filled again.
+// Prepare makes what one round of w drains: the topic of the workload, filled once, and a new group; or the queue, filled again. What is to
+// be empty is a new topic, or the queue.
 func (r *Rig) Prepare(ctx context.Context, w measure.Workload, messages int) (measure.Input, error) {
 	var in measure.Input
 	switch {
@@ -42,11 +43,11 @@ func (r *Rig) Prepare(ctx context.Context, w measure.Workload, messages int) (me
 			}
 			r.kafka = k
 		}
-		topic, err := r.kafka.topic(ctx, r.run, w.Needs, messages)
+		r.groups++
+		topic, err := r.kafka.prepare(ctx, r.run, w.Needs, messages, r.groups)
 		if err != nil {
 			return in, err
 		}
-		r.groups++
 		in.Kafka, in.Topic, in.Group = r.kafka.addr, topic, fmt.Sprintf("bench-%s-%s-%d", r.run, w.Name, r.groups)
 	case w.Needs.RabbitMQ:
 		if r.rabbit == nil {
@@ -55,6 +56,9 @@ func (r *Rig) Prepare(ctx context.Context, w measure.Workload, messages int) (me
 				return in, err
 			}
 			r.rabbit = b
+		}
+		if w.Needs.Empty {
+			messages = 0
 		}
 		if err := r.rabbit.fill(ctx, messages); err != nil {
 			return in, err
