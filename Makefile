@@ -42,7 +42,7 @@ micro: ## Compare the micro-benchmarks with a base commit: make micro ARGS="-bas
 	@./scripts/micro $(ARGS)
 
 profile: ## Profile this project's side of the benchmarks: make profile ARGS="-only inprocess -scale 0.5"
-	@cd bench && go run . -profile run/profiles $(ARGS) && find run/profiles -name '*.pprof'
+	@cd bench && go run . -profile run/profiles $(ARGS) && echo "in bench/run/profiles, by workload and system; bench/README.md says how to read them"
 
 up: ## Start Kafka and RabbitMQ in Docker, on loopback
 	docker compose up --detach --wait

@@ -102,11 +102,21 @@ func profile(ctx context.Context, w Workload, rig Rig, o Options, messages int) 
 		if !s.Ours() {
 			continue
 		}
-		if _, err := play(ctx, w, s, rig, o, messages); err != nil {
+		r, err := play(ctx, w, s, rig, o, messages)
+		if err != nil {
+			return err
+		}
+		r.Commit = o.Commit
+		if err := describe(ctx, o.profilesOf(w, s), r); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// profilesOf is the folder of the profiles of one system.
+func (o Options) profilesOf(w Workload, s System) string {
+	return filepath.Join(o.Profiles, w.Name, strings.Map(fileName, s.Name))
 }
 
 // play runs one round and tells what it reached.
@@ -120,7 +130,7 @@ func play(ctx context.Context, w Workload, s System, rig Rig, o Options, message
 	}
 	in.Messages, in.Built = s.share(messages), o.built
 	if o.Profiles != "" {
-		in.Profile = filepath.Join(o.Profiles, w.Name, strings.Map(fileName, s.Name))
+		in.Profile = o.profilesOf(w, s)
 	}
 	r, err := spawn(ctx, w, s, in)
 	if err != nil {
