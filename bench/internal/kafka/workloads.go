@@ -40,7 +40,7 @@ func Workloads() []measure.Workload {
 			all = append(all, slow(partitions, workers))
 		}
 	}
-	return append(all, latency(1000), latency(10_000))
+	return append(all, latency(1000), latency(10_000), growPartitions(), growBacklog())
 }
 
 // many is a pipeline for fast handlers: as its documentation advises, workers by core, and enough unsettled for large fetches.
