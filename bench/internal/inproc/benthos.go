@@ -44,7 +44,7 @@ func (b *benthosInput) ReadBatch(context.Context) (service.MessageBatch, service
 	}, nil
 }
 
-// benthosOutput sums batches of 100.
+// benthosOutput sums batches.
 type benthosOutput struct{ sum *atomic.Uint64 }
 
 // Connect does nothing.
@@ -53,75 +53,91 @@ func (b benthosOutput) Connect(context.Context) error { return nil }
 // Close does nothing.
 func (b benthosOutput) Close(context.Context) error { return nil }
 
-// WriteBatch reads each message.
+// WriteBatch adds up a batch.
 func (b benthosOutput) WriteBatch(_ context.Context, batch service.MessageBatch) error {
+	sum := uint64(0)
 	for _, m := range batch {
 		payload, err := m.AsBytes()
 		if err != nil {
 			return err
 		}
-		b.sum.Add(measure.Number(payload))
+		sum += measure.Number(payload)
 	}
+	b.sum.Add(sum)
 	return nil
 }
 
 // errBroken is what a message that is not whole fails with.
 var errBroken = errors.New("the message is not whole")
 
-// benthosProcessor reads a message.
+// benthosProcessor reads batches.
 type benthosProcessor struct{}
 
-// Process reads it all.
-func (benthosProcessor) Process(_ context.Context, m *service.Message) (service.MessageBatch, error) {
-	payload, err := m.AsBytes()
-	if err != nil {
-		return nil, err
+// ProcessBatch reads all of each message.
+func (benthosProcessor) ProcessBatch(_ context.Context, batch service.MessageBatch) ([]service.MessageBatch, error) {
+	for _, m := range batch {
+		payload, err := m.AsBytes()
+		if err != nil {
+			return nil, err
+		}
+		if measure.Read(payload) == 0 {
+			return nil, errBroken
+		}
 	}
-	if measure.Read(payload) == 0 {
-		return nil, errBroken
-	}
-	return service.MessageBatch{m}, nil
+	return []service.MessageBatch{batch}, nil
 }
 
 // Close does nothing.
 func (benthosProcessor) Close(context.Context) error { return nil }
 
-// benthos is a stream whose input makes batches of size, with two processor threads and batches of 100 at its output.
-func benthos(size int) func(context.Context, measure.Input) (measure.Output, error) {
-	return func(ctx context.Context, in measure.Input) (measure.Output, error) {
-		var sum, done atomic.Uint64
-		stream, err := benthosStream(&benthosInput{end: in.Messages, size: size, done: &done}, benthosOutput{&sum})
-		if err != nil {
-			return measure.Output{}, err
-		}
-		start := time.Now()
-		if err := stream.Run(ctx); err != nil {
-			return measure.Output{}, err
-		}
-		return measure.Output{Messages: int(done.Load()), Sum: sum.Load(), Elapsed: time.Since(start)}, nil
-	}
+// benthosShape says how a stream is built.
+type benthosShape struct {
+	// size is how many messages its input makes at once, and threads how many processors there are.
+	size, threads int
+	// collect is the size of the batches that its output collects; with 0 it writes what comes, as it comes.
+	collect int
+	// inFlight is how many batches are written at once.
+	inFlight int
 }
 
-func benthosStream(input service.BatchInput, output service.BatchOutput) (*service.Stream, error) {
+// run makes, processes and writes all.
+func (b benthosShape) run(ctx context.Context, in measure.Input) (measure.Output, error) {
+	var sum, done atomic.Uint64
+	stream, err := b.stream(&benthosInput{end: in.Messages, size: b.size, done: &done}, benthosOutput{&sum})
+	if err != nil {
+		return measure.Output{}, err
+	}
+	start := time.Now()
+	if err := stream.Run(ctx); err != nil {
+		return measure.Output{}, err
+	}
+	return measure.Output{Messages: int(done.Load()), Sum: sum.Load(), Elapsed: time.Since(start)}, nil
+}
+
+func (b benthosShape) stream(input service.BatchInput, output service.BatchOutput) (*service.Stream, error) {
+	var policy service.BatchPolicy
+	if b.collect > 0 {
+		policy = service.BatchPolicy{Count: b.collect, Period: "1s"}
+	}
 	env := service.NewEnvironment()
 	none := service.NewConfigSpec()
 	err := errors.Join(
 		env.RegisterBatchInput("made", none, func(*service.ParsedConfig, *service.Resources) (service.BatchInput, error) {
 			return input, nil
 		}),
-		env.RegisterProcessor("read", none, func(*service.ParsedConfig, *service.Resources) (service.Processor, error) {
+		env.RegisterBatchProcessor("read", none, func(*service.ParsedConfig, *service.Resources) (service.BatchProcessor, error) {
 			return benthosProcessor{}, nil
 		}),
 		env.RegisterBatchOutput("counted", none,
 			func(*service.ParsedConfig, *service.Resources) (service.BatchOutput, service.BatchPolicy, int, error) {
-				return output, service.BatchPolicy{Count: batchSize, Period: "1s"}, 2, nil
+				return output, policy, b.inFlight, nil
 			}),
 	)
 	if err != nil {
 		return nil, err
 	}
 	builder := env.NewStreamBuilder()
-	builder.SetThreads(2)
+	builder.SetThreads(b.threads)
 	err = errors.Join(
 		builder.SetLoggerYAML("level: NONE"),
 		builder.AddInputYAML("made: {}"),

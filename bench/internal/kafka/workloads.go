@@ -68,7 +68,7 @@ func drain(codec string) measure.Workload {
 			{Name: goGenerations, Version: kafkaGoVersion, Run: generations(0)},
 			{Name: goReader, Version: kafkaGoVersion, Run: reader(0)},
 			{Name: "sarama", Version: saramaVersion, Run: saramaGroup},
-			{Name: watermillSub, Version: watermillVersion, Fraction: 0.1, Once: true, Run: watermillSubscriber(1, 0)},
+			{Name: watermillSub, Version: watermillVersion, Fraction: 0.1, Once: true, Run: watermillSubscriber},
 			{Name: watermillRouted, Version: watermillVersion, Fraction: 0.1, Once: true, Run: watermillRouter(0)},
 		},
 		Targets: []measure.Target{
