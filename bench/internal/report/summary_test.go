@@ -1,6 +1,8 @@
 package report
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -48,5 +50,29 @@ func TestVerdicts(t *testing.T) {
 	}
 	if text := got[4].String(); !strings.Contains(text, "not measured") {
 		t.Errorf("a target without its peer: %q", text)
+	}
+}
+
+func TestConstantsStandBesideWorkloadsAndAreNoRows(t *testing.T) {
+	dir := t.TempDir()
+	w := measure.Workload{Name: "w", Title: "W", Systems: []measure.System{{Name: "a"}}}
+	if err := Write(dir, []measure.Workload{w}, []measure.Round{round("a", 10, 1)}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "performance.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "performance.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range elixir() {
+		if !strings.Contains(string(text), "| "+c.What+" | "+c.Rate+" |") {
+			t.Errorf("performance.md lacks %s", c.What)
+		}
+		if strings.Contains(string(data), c.What) {
+			t.Errorf("performance.json has %s, which was not measured", c.What)
+		}
 	}
 }

@@ -44,7 +44,7 @@ func Write(dir string, workloads []measure.Workload, rounds []measure.Round) err
 	if err := os.WriteFile(filepath.Join(dir, "performance.json"), append(data, '\n'), 0o644); err != nil {
 		return err
 	}
-	t, err := template.New("page").Funcs(template.FuncMap{"columns": columns, "line": line, "rule": rule}).Parse(page)
+	t, err := template.New("page").Funcs(template.FuncMap{"columns": columns, "elixir": elixir, "line": line, "rule": rule}).Parse(page)
 	if err != nil {
 		return err
 	}
