@@ -1,96 +1,18 @@
 package inproc
 
 import (
+	"bytes"
 	"context"
-	"errors"
-	"sync/atomic"
-	"time"
-
-	_ "github.com/redpanda-data/benthos/v4/public/components/pure" // the pipeline's processors
-	"github.com/redpanda-data/benthos/v4/public/service"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strconv"
 
 	"github.com/gobroadway/gobroadway/bench/internal/measure"
 )
 
-// benthosInput makes batches of size messages.
-type benthosInput struct {
-	at, end, size int
-	done          *atomic.Uint64
-}
-
-// Connect does nothing.
-func (b *benthosInput) Connect(context.Context) error { return nil }
-
-// Close does nothing.
-func (b *benthosInput) Close(context.Context) error { return nil }
-
-// ReadBatch makes the next batch.
-func (b *benthosInput) ReadBatch(context.Context) (service.MessageBatch, service.AckFunc, error) {
-	n := min(b.size, b.end-b.at)
-	if n == 0 {
-		return nil, nil, service.ErrEndOfInput
-	}
-	slab := measure.Slab(b.at, n)
-	batch := make(service.MessageBatch, n)
-	for i := range batch {
-		batch[i] = service.NewMessage(slab[i*measure.Payload : (i+1)*measure.Payload])
-	}
-	b.at += n
-	return batch, func(_ context.Context, err error) error {
-		if err == nil {
-			b.done.Add(uint64(n))
-		}
-		return nil
-	}, nil
-}
-
-// benthosOutput sums batches.
-type benthosOutput struct{ sum *atomic.Uint64 }
-
-// Connect does nothing.
-func (b benthosOutput) Connect(context.Context) error { return nil }
-
-// Close does nothing.
-func (b benthosOutput) Close(context.Context) error { return nil }
-
-// WriteBatch adds up a batch.
-func (b benthosOutput) WriteBatch(_ context.Context, batch service.MessageBatch) error {
-	sum := uint64(0)
-	for _, m := range batch {
-		payload, err := m.AsBytes()
-		if err != nil {
-			return err
-		}
-		sum += measure.Number(payload)
-	}
-	b.sum.Add(sum)
-	return nil
-}
-
-// errBroken is what a message that is not whole fails with.
-var errBroken = errors.New("the message is not whole")
-
-// benthosProcessor reads batches.
-type benthosProcessor struct{}
-
-// ProcessBatch reads all of each message.
-func (benthosProcessor) ProcessBatch(_ context.Context, batch service.MessageBatch) ([]service.MessageBatch, error) {
-	for _, m := range batch {
-		payload, err := m.AsBytes()
-		if err != nil {
-			return nil, err
-		}
-		if measure.Read(payload) == 0 {
-			return nil, errBroken
-		}
-	}
-	return []service.MessageBatch{batch}, nil
-}
-
-// Close does nothing.
-func (benthosProcessor) Close(context.Context) error { return nil }
-
-// benthosShape says how a stream is built.
+// benthosShape says how a stream of Benthos is built: see the command internal/benthos, which runs it in a process of its own.
 type benthosShape struct {
 	// size is how many messages its input makes at once, and threads how many processors there are.
 	size, threads int
@@ -100,52 +22,41 @@ type benthosShape struct {
 	inFlight int
 }
 
-// run makes, processes and writes all.
-func (b benthosShape) run(ctx context.Context, in measure.Input) (measure.Output, error) {
-	var sum, done atomic.Uint64
-	stream, err := b.stream(&benthosInput{end: in.Messages, size: b.size, done: &done}, benthosOutput{&sum})
-	if err != nil {
-		return measure.Output{}, err
-	}
-	start := time.Now()
-	if err := stream.Run(ctx); err != nil {
-		return measure.Output{}, err
-	}
-	return measure.Output{Messages: int(done.Load()), Sum: sum.Load(), Elapsed: time.Since(start)}, nil
+// system is a stream of that shape, which runs a part of the messages.
+func (b benthosShape) system(name string, fraction float64) measure.System {
+	return measure.System{Name: name, Version: benthosVersion, Fraction: fraction, Setup: buildBenthos, Run: b.run}
 }
 
-func (b benthosShape) stream(input service.BatchInput, output service.BatchOutput) (*service.Stream, error) {
-	var policy service.BatchPolicy
-	if b.collect > 0 {
-		policy = service.BatchPolicy{Count: b.collect, Period: "1s"}
-	}
-	env := service.NewEnvironment()
-	none := service.NewConfigSpec()
-	err := errors.Join(
-		env.RegisterBatchInput("made", none, func(*service.ParsedConfig, *service.Resources) (service.BatchInput, error) {
-			return input, nil
-		}),
-		env.RegisterBatchProcessor("read", none, func(*service.ParsedConfig, *service.Resources) (service.BatchProcessor, error) {
-			return benthosProcessor{}, nil
-		}),
-		env.RegisterBatchOutput("counted", none,
-			func(*service.ParsedConfig, *service.Resources) (service.BatchOutput, service.BatchPolicy, int, error) {
-				return output, policy, b.inFlight, nil
-			}),
-	)
+const benthosProgram = "benthos"
+
+// buildBenthos builds the command.
+func buildBenthos(ctx context.Context, dir string) error {
+	dir, err := filepath.Abs(dir)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	builder := env.NewStreamBuilder()
-	builder.SetThreads(b.threads)
-	err = errors.Join(
-		builder.SetLoggerYAML("level: NONE"),
-		builder.AddInputYAML("made: {}"),
-		builder.AddProcessorYAML("read: {}"),
-		builder.AddOutputYAML("counted: {}"),
-	)
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(dir, benthosProgram), "github.com/gobroadway/gobroadway/bench/internal/benthos")
+	if text, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("go build: %w\n%s", err, text)
+	}
+	return nil
+}
+
+// run makes, processes and writes all.
+func (b benthosShape) run(ctx context.Context, in measure.Input) (out measure.Output, err error) {
+	stdin, err := json.Marshal(in)
 	if err != nil {
-		return nil, err
+		return out, err
 	}
-	return builder.Build()
+	program, err := filepath.Abs(filepath.Join(in.Built, benthosProgram))
+	if err != nil {
+		return out, err
+	}
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, program, strconv.Itoa(b.size), strconv.Itoa(b.threads), strconv.Itoa(b.collect), strconv.Itoa(b.inFlight))
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return out, fmt.Errorf("%w\n%s", err, stderr.Bytes())
+	}
+	return out, json.Unmarshal(stdout.Bytes(), &out)
 }

@@ -66,9 +66,9 @@ func inProcess() measure.Workload {
 			{Name: self + ", defaults", Run: pipeline(shape{})},
 			{Name: watermill, Version: watermillVersion, Fraction: 0.05, Run: goChannel{topics: 10}.run},
 			{Name: watermillBest, Version: watermillVersion, Fraction: 0.05, Run: goChannel{topics: 10, unacked: 1}.run},
-			{Name: "benthos, one at a time", Version: benthosVersion, Fraction: 0.02, Run: benthosShape{size: 1, threads: 2, collect: batchSize, inFlight: 2}.run},
-			{Name: benthosHundred, Version: benthosVersion, Fraction: 0.2, Run: benthosShape{size: batchSize, threads: 2, inFlight: 10}.run},
-			{Name: benthosBest, Version: benthosVersion, Fraction: 0.2, Run: benthosShape{size: 1000, threads: 4, inFlight: 10}.run},
+			benthosShape{size: 1, threads: 2, collect: batchSize, inFlight: 2}.system("benthos, one at a time", 0.02),
+			benthosShape{size: batchSize, threads: 2, inFlight: 10}.system(benthosHundred, 0.2),
+			benthosShape{size: 1000, threads: 4, inFlight: 10}.system(benthosBest, 0.2),
 		},
 		Targets: []measure.Target{
 			{System: self, Peer: channels100, Measure: "rate", AtLeast: 1.5},
