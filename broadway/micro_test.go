@@ -49,7 +49,8 @@ func (s *supply) Ack(_ context.Context, _ *broadway.AckRef, ok, _ []*broadway.Me
 func (s *supply) Close() error { return nil }
 
 // flow runs n messages through a pipeline with batches of 100.
-func flow(b *testing.B, n int, partitionBy func(*broadway.Message) uint64) {
+func flow(t testing.TB, n int, partitionBy func(*broadway.Message) uint64) {
+	t.Helper()
 	source := newSupply(n)
 	p, err := broadway.New(broadway.Config{
 		Producers: []broadway.Producer{source},
@@ -61,12 +62,15 @@ func flow(b *testing.B, n int, partitionBy func(*broadway.Message) uint64) {
 		Logger:   quiet,
 	})
 	if err != nil {
-		b.Fatal(err)
+		t.Fatal(err)
 	}
-	if err := p.Run(b.Context()); err != nil || source.done.Load() != int64(n) {
-		b.Fatalf("%d of %d messages were acknowledged, %v", source.done.Load(), n, err)
+	if err := p.Run(t.Context()); err != nil || source.done.Load() != int64(n) {
+		t.Fatalf("%d of %d messages were acknowledged, %v", source.done.Load(), n, err)
 	}
 }
+
+// thousand are a thousand keys.
+func thousand(m *broadway.Message) uint64 { return uint64(m.Seq()) % 1000 }
 
 // BenchmarkPipeline is the whole of it, in process: starting and ending a pipeline is shared by 20,000 messages.
 func BenchmarkPipeline(b *testing.B) {
@@ -74,10 +78,7 @@ func BenchmarkPipeline(b *testing.B) {
 	for _, c := range []struct {
 		name        string
 		partitionBy func(*broadway.Message) uint64
-	}{
-		{"20000-messages", nil},
-		{"20000-messages-of-1000-keys", func(m *broadway.Message) uint64 { return uint64(m.Seq()) % 1000 }},
-	} {
+	}{{"20000-messages", nil}, {"20000-messages-of-1000-keys", thousand}} {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
@@ -92,5 +93,25 @@ func BenchmarkStartAndStop(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		flow(b, 1, nil)
+	}
+}
+
+// TestAllocationsPerMessage holds what a message costs once the pipeline runs: of a long run and a short one the difference. What is
+// once per fetch (here two, for the slab), visit of a worker, batch and settling is shared by many, so it is far below one; how many
+// share it is up to the scheduler, so the number is not exact.
+func TestAllocationsPerMessage(t *testing.T) {
+	const short, long = 5_000, 25_000
+	for _, c := range []struct {
+		name        string
+		partitionBy func(*broadway.Message) uint64
+		most        float64
+	}{{"unordered", nil, 0.5}, {"of 1,000 keys", thousand, 0.5}} {
+		base := testing.AllocsPerRun(1, func() { flow(t, short, c.partitionBy) })
+		all := testing.AllocsPerRun(1, func() { flow(t, long, c.partitionBy) })
+		if each := (all - base) / (long - short); each > c.most {
+			t.Errorf("%s: %.3f allocations a message, want at most %v", c.name, each, c.most)
+		} else {
+			t.Logf("%s: %.3f allocations a message", c.name, each)
+		}
 	}
 }
