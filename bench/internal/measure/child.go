@@ -61,9 +61,8 @@ func RunChild(ctx context.Context, s System) error {
 		return err
 	}
 	runtime.ReadMemStats(&after)
-	out.Base = base
 	if out.Peak == 0 {
-		out.Mallocs = after.Mallocs - before.Mallocs
+		out.Mallocs, out.Base = after.Mallocs-before.Mallocs, base
 		if out.Peak, err = memory("VmHWM:"); err != nil {
 			return err
 		}

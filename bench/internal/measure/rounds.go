@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -51,7 +52,7 @@ func Run(ctx context.Context, w Workload, rig Rig, state *State, o Options) erro
 		return err
 	}
 	for round := range rounds {
-		for _, s := range w.Systems {
+		for _, s := range turns(w.Systems, round) {
 			due := round
 			if s.Once {
 				due = 0
@@ -65,6 +66,13 @@ func Run(ctx context.Context, w Workload, rig Rig, state *State, o Options) erro
 		}
 	}
 	return nil
+}
+
+// turns are the systems in the order of a round: another begins each time, so that what one leaves behind (caches, a broker at work) is not
+// always the same one's.
+func turns(systems []System, round int) []System {
+	first := round % max(len(systems), 1)
+	return slices.Concat(systems[first:], systems[:first])
 }
 
 // setup builds what systems of w need.

@@ -99,3 +99,16 @@ func TestRunAsksForWhatASlowSystemMoves(t *testing.T) {
 		t.Errorf("prepared %v, %v", rig.prepared, err)
 	}
 }
+
+func TestAnotherSystemBeginsEachRound(t *testing.T) {
+	systems := []System{{Name: "a"}, {Name: "b"}, {Name: "c"}}
+	for round, want := range []string{"abc", "bca", "cab", "abc"} {
+		order := ""
+		for _, s := range turns(systems, round) {
+			order += s.Name
+		}
+		if order != want {
+			t.Errorf("round %d runs %s, want %s", round, order, want)
+		}
+	}
+}

@@ -20,7 +20,7 @@ type Workload struct {
 	Rounds int
 	// Needs is what must run beside it.
 	Needs Needs
-	// Systems run in this order in each round.
+	// Systems run in turns, another one first in each round.
 	Systems []System
 	// Axis names what the systems differ in when they are one system at several points of an axis, such as "workers"; "" when they are
 	// not. The report says how flat the axis is.
@@ -102,7 +102,7 @@ type Output struct {
 	// Mallocs is how many allocations were made meanwhile.
 	Mallocs uint64 `json:"mallocs"`
 	// Peak is the most memory that the process had resident, in bytes, and Base what it had before the system ran. A system that is a
-	// process of its own says its Peak; then its allocations are not known, and 0.
+	// process of its own says them, and its allocations, or 0 when it does not know.
 	Peak int64 `json:"peak"`
 	Base int64 `json:"base"`
 	// Flight is the most bytes that were handed to this project's pipeline and not settled, as it accounts them; 0 when not asked.
