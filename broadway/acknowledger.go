@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 )
 
 // Acknowledger tells a source what became of its messages. Producers bring
@@ -40,19 +41,32 @@ type settler struct {
 	source *source
 	box    mailbox
 
-	mu    sync.Mutex // protects following field
-	swept []*Message // released while still linked in another queue
+	mu     sync.Mutex   // protects following fields
+	posted []settlement // of batches
+	swept  []*Message   // released while still linked in another queue
 
 	// The settler goroutine's own, reused.
 	groups     []*settleGroup
-	next       int // of groups, to be settled
+	next       int          // of groups, to be settled
+	taken      []settlement // what posted was
+	single     []*Message   // what came one by one
 	ok, failed []*Message
+	ended      []*chunk
+}
+
+// settlement is messages of one chunk that have the same outcome, at one stage.
+type settlement struct {
+	chunk    *chunk
+	at       *batcher // nil is the pool
+	state    uint32
+	messages []*Message
 }
 
 // settleGroup is the settled messages of one reference, in order of completion.
 type settleGroup struct {
-	ref      *AckRef
-	messages []*Message
+	ref  *AckRef
+	list []settlement
+	n    int // messages
 }
 
 func newSettler(p *Pipeline, src *source) *settler {
@@ -85,7 +99,7 @@ func (s *settler) run(ctx context.Context, stop <-chan struct{}, start func(func
 			s.next++
 			s.settle(ctx, g)
 		}
-		if !s.box.rest() {
+		if !s.rest() {
 			continue
 		}
 		select {
@@ -98,30 +112,102 @@ func (s *settler) run(ctx context.Context, stop <-chan struct{}, start func(func
 	}
 }
 
+// rest announces that the settler is about to wait, and says whether it may.
+func (s *settler) rest() bool {
+	if !s.box.rest() {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.posted)+len(s.swept) == 0 {
+		s.forget()
+		return true
+	}
+	s.box.asleep.Store(false)
+	return false
+}
+
+// forget lets the collector have what was settled.
+func (s *settler) forget() {
+	clear(s.single[:cap(s.single)])
+	clear(s.taken[:cap(s.taken)])
+	clear(s.ok[:cap(s.ok)])
+	clear(s.failed[:cap(s.failed)])
+	for _, g := range s.groups {
+		g.ref = nil
+		clear(g.list[:cap(g.list)])
+		g.list = g.list[:0]
+	}
+	s.groups, s.next = s.groups[:0], 0
+}
+
+// post takes over settled messages.
+func (s *settler) post(settled []settlement) {
+	s.mu.Lock()
+	s.posted = append(s.posted, settled...)
+	s.mu.Unlock()
+	s.box.rouse()
+}
+
 // gather groups what waits by reference, and says whether anything did.
 func (s *settler) gather() bool {
 	s.groups, s.next = s.groups[:0], 0
+	s.single = s.single[:0]
 	s.mu.Lock()
 	swept := s.swept
 	s.swept = nil
+	s.taken, s.posted = s.posted, s.taken[:0]
 	s.mu.Unlock()
 	for _, m := range swept {
-		s.group(m)
+		s.add(m)
 	}
 	for m := s.box.pop(); m != nil; m = s.box.pop() {
-		s.group(m)
+		s.add(m)
+	}
+	for _, part := range s.taken {
+		s.group(part)
 	}
 	return len(s.groups) > 0
 }
 
-func (s *settler) group(m *Message) {
-	for _, g := range s.groups {
-		if g.ref == m.ref {
-			g.messages = append(g.messages, m)
+// add groups a message that came alone, if it can together with the one before.
+func (s *settler) add(m *Message) {
+	g := s.of(m.ref)
+	s.single = append(s.single, m)
+	n := len(s.single)
+	g.n++
+	state := atomic.LoadUint32(&m.state)
+	if last := len(g.list) - 1; last >= 0 && n > 1 {
+		part := &g.list[last]
+		if k := len(part.messages); part.chunk == m.chunk && part.at == m.batcher() && part.state == state && part.messages[k-1] == s.single[n-2] {
+			part.messages = s.single[n-1-k : n : n]
 			return
 		}
 	}
-	s.groups = append(s.groups, &settleGroup{ref: m.ref, messages: []*Message{m}})
+	g.list = append(g.list, settlement{chunk: m.chunk, at: m.batcher(), state: state, messages: s.single[n-1 : n : n]})
+}
+
+func (s *settler) group(part settlement) {
+	g := s.of(part.chunk.ref)
+	g.list = append(g.list, part)
+	g.n += len(part.messages)
+}
+
+// of is the group of ref, which keeps its place while it lasts.
+func (s *settler) of(ref *AckRef) *settleGroup {
+	if i := ref.group; i < len(s.groups) && s.groups[i].ref == ref {
+		return s.groups[i]
+	}
+	n := len(s.groups)
+	if n < cap(s.groups) && s.groups[:n+1][n] != nil {
+		s.groups = s.groups[:n+1]
+	} else {
+		s.groups = append(s.groups, new(settleGroup))
+	}
+	g := s.groups[n]
+	g.ref, g.list, g.n = ref, g.list[:0], 0
+	ref.group = n
+	return g
 }
 
 // settle tells the source about one group, and returns its credit.
@@ -130,40 +216,50 @@ func (s *settler) settle(ctx context.Context, g *settleGroup) {
 	defer func() { s.done(g, e) }() // also when a call ends the goroutine
 	switch {
 	case g.ref.Ended():
-		e = SettleEvent{Pipeline: e.Pipeline, Stale: len(g.messages)}
+		e = SettleEvent{Pipeline: e.Pipeline, Stale: g.n}
 	case s.p.aborted.Load():
-		e = SettleEvent{Pipeline: e.Pipeline, Released: len(g.messages)}
+		e = SettleEvent{Pipeline: e.Pipeline, Released: g.n}
 	default:
 		s.ack(ctx, g.ref, func(err error) {
-			e = SettleEvent{Pipeline: e.Pipeline, Released: len(g.messages), Err: err}
-			s.release(ctx, g.ref, g.messages)
+			e = SettleEvent{Pipeline: e.Pipeline, Released: g.n, Err: err}
+			s.release(ctx, g.ref, g.all())
 			released = nil
 		})
 		s.release(ctx, g.ref, released)
 	}
 }
 
+// all lists the messages of g.
+func (g *settleGroup) all() []*Message {
+	all := make([]*Message, 0, g.n)
+	for _, part := range g.list {
+		all = append(all, part.messages...)
+	}
+	return all
+}
+
 // sort fills the lists of an Ack, and gives what is released instead.
 func (s *settler) sort(g *settleGroup) (e SettleEvent, released []*Message) {
 	e.Pipeline = s.p.cfg.Name
 	s.ok, s.failed = s.ok[:0], s.failed[:0]
-	for _, m := range g.messages {
-		switch m.state.Load() {
+	for _, part := range g.list {
+		n := len(part.messages)
+		switch part.state {
 		case stateSucceeded:
-			s.ok = append(s.ok, m)
-			e.Succeeded++
+			s.ok = append(s.ok, part.messages...)
+			e.Succeeded += n
 		case stateReleased:
-			released = append(released, m)
-			e.Released++
-			if m.chunk.recalled.Load() {
-				s.p.count.recalled.Add(1)
+			released = append(released, part.messages...)
+			e.Released += n
+			if part.chunk.recalled.Load() {
+				s.p.count.recalled.Add(int64(n))
 			}
 		case stateDeadLettered:
-			s.failed = append(s.failed, m)
-			e.DeadLettered++
+			s.failed = append(s.failed, part.messages...)
+			e.DeadLettered += n
 		default:
-			s.failed = append(s.failed, m)
-			e.Failed++
+			s.failed = append(s.failed, part.messages...)
+			e.Failed += n
 		}
 	}
 	return e, released
@@ -213,15 +309,21 @@ func (s *settler) done(g *settleGroup, e SettleEvent) {
 		s.p.count.cut.Add(int64(e.Released))
 	}
 	s.p.cfg.Observer.Settled(e)
-	for _, m := range g.messages {
-		if m.at != nil {
-			m.at.held.Add(-1)
+	for _, part := range g.list {
+		if part.at != nil {
+			part.at.held.Add(-int64(len(part.messages)))
 		}
-		m.drop()
+		if !part.chunk.slab || part.chunk.single {
+			for _, m := range part.messages {
+				m.drop()
+			}
+		}
 	}
-	n := len(g.messages)
-	s.p.ledger.settled(s.source, g.messages)
-	g.ref.settled(n)
+	s.ended = s.p.ledger.settled(s.source, g.list, s.ended[:0])
+	for _, c := range s.ended {
+		c.retire()
+	}
+	g.ref.settled(g.n)
 }
 
 // settle moves m to its outcome and hands it to its source's settler.
@@ -233,9 +335,29 @@ func (p *Pipeline) settle(m *Message, outcome uint32) {
 	m.chunk.source.settler.box.post(m)
 }
 
+// succeed settles messages of a batch: those of one chunk that stand together at once.
 func (p *Pipeline) succeed(messages []*Message) {
-	for _, m := range messages {
-		p.settle(m, stateSucceeded)
+	var buffer [16]settlement
+	parts := buffer[:0]
+	for from := 0; from < len(messages); {
+		c, to := messages[from].chunk, from
+		for to < len(messages) && messages[to].chunk == c && messages[to].settle(stateSucceeded) {
+			to++
+		}
+		if to == from {
+			p.count.doubled.Add(1)
+			from++
+			continue
+		}
+		if n := len(parts); n > 0 && (n == cap(parts) || parts[0].chunk.source != c.source) {
+			parts[0].chunk.source.settler.post(parts)
+			parts = parts[:0]
+		}
+		parts = append(parts, settlement{chunk: c, at: messages[from].batcher(), state: stateSucceeded, messages: messages[from:to]})
+		from = to
+	}
+	if len(parts) > 0 {
+		parts[0].chunk.source.settler.post(parts)
 	}
 }
 

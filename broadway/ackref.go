@@ -16,6 +16,9 @@ type AckRef struct {
 	acker Acknowledger
 	data  any
 	phase atomic.Int32 // written under mu, read without
+	group int          // the settler's: where it groups messages of r
+
+	_ [32]byte // what follows is written for each group, what comes before is read for each message
 
 	mu        sync.Mutex // protects following fields
 	limit     int
@@ -193,13 +196,13 @@ func (r *AckRef) Ended() bool { return r.phase.Load() == refEnded }
 // Draining says whether r hands out no more messages: it drains or has ended.
 func (r *AckRef) Draining() bool { return r.phase.Load() != refLive }
 
-// bind makes onDrain run at Drain, onFull when a limit is lowered to what is
-// unsettled, and r count in full while it is at its limit.
-func (r *AckRef) bind(onDrain func(*AckRef), onFull func(), full *atomic.Int64) {
+// bind makes p learn when r drains, or a limit is lowered to what is unsettled, and r
+// count in p's references at their limit while it is.
+func (r *AckRef) bind(p *Pipeline) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.onDrain == nil {
-		r.onDrain, r.onFull, r.full = onDrain, onFull, full
+		r.onDrain, r.onFull, r.full = p.refDrains, p.nudge, &p.count.full
 		r.countLocked()
 	}
 }

@@ -21,6 +21,35 @@ type like struct {
 	rewinds bool
 	timeout time.Duration // for acknowledging
 	by      func(*broadway.Message) uint64
+	pool    *broadway.MessagePool[memory.Metadata] // to make its messages of, or nil
+}
+
+// Fetch makes the messages anew in memory that is used again, in slabs of seven.
+func (l like) Fetch(ctx context.Context, d broadway.Demand) ([]*broadway.Message, error) {
+	messages, err := l.Producer.Fetch(ctx, d)
+	if l.pool == nil || err != nil {
+		return messages, err
+	}
+	for from := 0; from < len(messages); {
+		to := from + 1
+		for to < len(messages) && to-from < 7 && messages[to].Ref() == messages[from].Ref() {
+			to++
+		}
+		made, metadata := l.pool.Get(to - from)
+		for i, m := range made {
+			old := messages[from+i]
+			metadata[i] = *old.Metadata.(*memory.Metadata)
+			m.Init(old.Ref(), old.Seq(), old.Payload)
+			m.SetSize(old.Size())
+			m.Attempt, m.Redelivered = old.Attempt, old.Redelivered
+			if m.Value != nil || m.BatchKey != "" || m.Batcher != "" || m.Err() != nil || m.BatchMode != broadway.Bulk || m.Metadata != &metadata[i] {
+				return nil, broadway.Fatal(fmt.Errorf("a message that is used again is not as new: %+v", m))
+			}
+		}
+		copy(messages[from:to], made)
+		from = to
+	}
+	return messages, nil
 }
 
 func (l like) Describe(limits broadway.Limits) broadway.Traits {

@@ -18,6 +18,7 @@ import (
 type batcher struct {
 	p       *Pipeline
 	cfg     BatcherConfig
+	index   int // in the pipeline's list
 	box     mailbox
 	jobs    chan *openBatch // to reporters; never more than idle ones
 	crew    crew            // of reporters
@@ -43,6 +44,9 @@ type batcher struct {
 
 	// The batcher goroutine's own.
 	open     map[batchID]*openBatch
+	recent   *openBatch // what the last message joined, if it is open
+	likely   int        // how many messages a batch has, guessed by the last ones
+	spare    []report   // what done was before: used again
 	due      deadlines
 	ready    [][]*openBatch // closed batches, by shard
 	busy     []bool         // a batch of the shard is in flight
@@ -70,6 +74,8 @@ type openBatch struct {
 
 	run    handling
 	before []written // the members when it was handed out, with RetryStuck
+	view   Batch     // what the Reporter sees: it may reorder or cut its slice
+	trials []trial   // with order, when it was handed out
 }
 
 // report is what a reporter finished.
@@ -104,7 +110,7 @@ func newBatcher(p *Pipeline, cfg BatcherConfig) *batcher {
 // ordered says whether the order of keys is kept.
 func (b *batcher) ordered() bool { return b.p.cfg.Processor.PartitionBy != nil }
 
-// put takes over a processed message.
+// put takes over a message that is tried again.
 func (b *batcher) put(m *Message) { b.box.post(m) }
 
 // run batches until stop is closed, and closes jobs behind itself.
@@ -114,10 +120,13 @@ func (b *batcher) run(stop <-chan struct{}) {
 	defer b.timer.Stop()
 	for {
 		b.collect()
-		for m := b.box.pop(); m != nil; m = b.box.pop() {
-			b.take(m)
-		}
 		now := time.Now()
+		for m := b.box.pop(); m != nil; m = b.box.pop() {
+			b.take(m, now)
+		}
+		for r := b.box.runs.take(); r != nil; {
+			r = b.takeRun(r, now)
+		}
 		b.copyOut(now)
 		b.closeDue(now)
 		b.yield()
@@ -151,7 +160,8 @@ func (b *batcher) finished(r report) {
 func (b *batcher) collect() {
 	b.mu.Lock()
 	done, stopped := b.done, b.stopped
-	b.done = nil
+	b.done = b.spare[:0]
+	b.spare = done
 	if b.blocks() {
 		stopped = nil
 	} else {
@@ -177,6 +187,7 @@ func (b *batcher) collect() {
 			b.p.parker.park(again)
 		}
 	}
+	clear(done)
 }
 
 // keep puts the members that wait for the circuit back to the front of their shard,
@@ -193,8 +204,53 @@ func (b *batcher) keep(r report) {
 	b.ready[o.id.shard] = append([]*openBatch{again}, b.ready[o.id.shard]...)
 }
 
+// takeRun takes what a worker has finished, and returns the run after it.
+func (b *batcher) takeRun(r *run, now time.Time) (next *run) {
+	messages, next := r.close(), r.below
+	if len(b.p.batchers) == 1 {
+		b.raise(b.held.Add(int64(len(messages)))) // see hold
+	}
+	if b.ordered() || len(b.blocked) > 0 || len(b.lost) > 0 {
+		for _, m := range messages {
+			b.take(m, now)
+		}
+	} else {
+		for len(messages) > 0 {
+			n := b.joinAll(messages)
+			if n == 0 {
+				b.join(messages[0], now)
+				n = 1
+			}
+			messages = messages[n:]
+		}
+	}
+	r.free()
+	return next
+}
+
+// joinAll puts the first of messages into the batch that the last one joined, as long as
+// there is nothing more to decide, and says how many that were.
+func (b *batcher) joinAll(messages []*Message) (n int) {
+	o := b.recent
+	if o == nil || o.state != nil || b.cfg.Bytes > 0 || b.p.recalls {
+		return 0
+	}
+	messages = messages[:min(len(messages), b.cfg.Size-1-len(o.Messages))]
+	bytes := o.Bytes
+	for _, m := range messages {
+		if m.BatchKey != o.id.key || m.BatchMode == Flush || m.withdrawn() {
+			break
+		}
+		bytes += m.size
+		n++
+	}
+	o.Messages = append(o.Messages, messages[:n]...)
+	o.Bytes = bytes
+	return n
+}
+
 // take puts m into its batch, or aside.
-func (b *batcher) take(m *Message) {
+func (b *batcher) take(m *Message, now time.Time) {
 	k := b.blocked[m.lane]
 	if m.retry && m.withdrawn() || m.giveBack || b.overtakes(m) {
 		b.giveBack([]*Message{m})
@@ -208,7 +264,7 @@ func (b *batcher) take(m *Message) {
 		k.aside = append(k.aside, m)
 		return
 	}
-	b.join(m, time.Now())
+	b.join(m, now)
 }
 
 // join puts m into the open batch of its key, and closes that when it is full.
@@ -217,7 +273,10 @@ func (b *batcher) join(m *Message, now time.Time) {
 	if b.ordered() {
 		id.shard = int(mix(m.lane) >> 8 % uint64(len(b.busy)))
 	}
-	o := b.open[id]
+	o := b.recent
+	if o == nil || o.id != id {
+		o = b.open[id]
+	}
 	if o != nil {
 		if t, fits := b.fits(o, m); !fits {
 			b.close(o, t)
@@ -227,6 +286,7 @@ func (b *batcher) join(m *Message, now time.Time) {
 	if o == nil {
 		o = b.begin(id, now)
 	}
+	b.recent = o
 	o.Messages = append(o.Messages, m)
 	o.Bytes += m.size
 	if due := m.chunk.due; due != 0 {
@@ -274,6 +334,9 @@ func (b *batcher) fits(o *openBatch, m *Message) (Trigger, bool) {
 // begin opens a batch.
 func (b *batcher) begin(id batchID, now time.Time) *openBatch {
 	o := &openBatch{Batch: Batch{Batcher: b.cfg.Name, Key: id.key}, id: id, index: -1}
+	n := min(b.likely, 1024)
+	room := make([]*Message, 2*n)
+	o.Messages, o.view.Messages = room[:0:n], room[n:n]
 	b.open[id] = o
 	if b.cfg.Policy != nil {
 		b.policy(func() bool { o.state = b.cfg.Policy.Open(now); return true }, true)
@@ -300,6 +363,10 @@ func (b *batcher) schedule(o *openBatch, at time.Time) {
 // close takes o out of the open batches and makes it wait for a reporter.
 func (b *batcher) close(o *openBatch, t Trigger) {
 	delete(b.open, o.id)
+	if b.recent == o {
+		b.recent = nil
+	}
+	b.likely = max(len(o.Messages), b.likely-b.likely/8)
 	if o.index >= 0 {
 		heap.Remove(&b.due, o.index)
 	}
@@ -375,7 +442,7 @@ func (b *batcher) relieve() {
 		for _, o := range b.open {
 			b.close(o, TriggerDrain)
 		}
-	case b.overfull() || b.atRest() && b.p.starved():
+	case b.overfull() || b.atRest() && b.p.starved() && b.atRest(): // again: what was fetched in between has taken the credit
 		fullest := b.fullestOpen()
 		if fullest == nil {
 			break
@@ -393,7 +460,7 @@ func (b *batcher) relieve() {
 
 // atRest says that a worker is idle, so that no message waits before the batcher: nor
 // in its mailbox, to which the worker may have handed one before it rested.
-func (b *batcher) atRest() bool { return b.p.pool.quiet() && !b.box.ready() }
+func (b *batcher) atRest() bool { return b.p.pool.quiet() && b.box.empty() }
 
 // giveUp releases what no reporter has: their time is over.
 func (b *batcher) giveUp() {

@@ -3,6 +3,7 @@ package broadway
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 // blockedKey is a key whose member is tried again: trial is that attempt, and
@@ -34,11 +35,28 @@ func (b *batcher) resolve(r report) {
 	for key := range trials {
 		b.setAside(key, r.batch.id.shard)
 	}
-	for _, m := range r.batch.Messages {
-		if k := b.blocked[m.lane]; k != nil && k.trial == m {
-			b.free(m.lane)
+	for _, t := range r.batch.trials {
+		if k := b.blocked[t.key]; k != nil && k.trial == t.message {
+			b.free(t.key)
 		}
 	}
+}
+
+// trial is a member of a batch that is tried again. Its key is known beside it, since
+// nobody may read a message that has settled.
+type trial struct {
+	key     uint64
+	message *Message
+}
+
+// tried are the members that are tried again.
+func (o *openBatch) tried() (trials []trial) {
+	for _, m := range o.Messages {
+		if m.retry {
+			trials = append(trials, trial{key: m.lane, message: m})
+		}
+	}
+	return trials
 }
 
 // setAside takes the messages of key out of the batches of its shard that have
@@ -79,7 +97,8 @@ func (o *openBatch) strip(aside []*Message, pick func(*Message) bool) []*Message
 func (b *batcher) free(key uint64) {
 	k := b.blocked[key]
 	delete(b.blocked, key)
+	now := time.Now()
 	for _, m := range k.aside {
-		b.take(m)
+		b.take(m, now)
 	}
 }

@@ -20,78 +20,160 @@ type Handling struct {
 	Since time.Time
 }
 
-// handling is a call of a handler, for its watchdog. What is not atomic is written
-// before it is put into a desk's slot, and never again, but for told.
+// handling is the calls of a handler that one goroutine makes, one after the other,
+// for its watchdog: calls are told apart by their turn.
 type handling struct {
-	phase atomic.Uint32
-	trial bool       // it decides whether the stage's circuit closes
-	began int64      // nanoseconds
-	m     *Message   // the first, if there are several
-	n     int        // how many
-	batch *openBatch // nil in the pool
-	due   int64      // when its messages are overdue, in nanoseconds; 0 is never
-	told  bool       // of that; the watchdog's
+	word  atomic.Uint64           // turn, place in the block, laneOpen, phase
+	began atomic.Int64            // nanoseconds
+	block atomic.Pointer[block]   // where the message lies, or nil: then m and chunk say which it is
+	m     atomic.Pointer[Message] // the first, if there are several; nil when its goroutine rests
+	chunk atomic.Pointer[chunk]   // of m
+	due   atomic.Int64            // when its messages are overdue, in nanoseconds; 0 is never
+	told  atomic.Uint64           // the turn of which somebody was told that it is overdue
+	n     int                     // how many messages
+	batch *openBatch              // nil in the pool
+	trial bool                    // it decides whether the stage's circuit closes: of the turn that is stuck
 }
 
 // The phases of a handling. Whoever moves it there does what it means: the worker
 // ends it, the watchdog (or the drain) the rest.
 const (
-	phaseRuns     uint32 = iota
-	phaseTimedOut        // its context was cancelled: it has failed, whatever it returns
-	phaseStuck           // it has not returned since: a replacement may have its place
-	phaseDisowned        // its message was dealt with: what it returns counts for nothing
-	phaseEnded
+	phaseEnded    uint64 = iota // or never began
+	phaseRuns                   // not before began, m, chunk and due are those of the turn
+	phaseTimedOut               // its context was cancelled: it has failed, whatever it returns
+	phaseStuck                  // it has not returned since: a replacement may have its place
+	phaseDisowned               // its message was dealt with: what it returns counts for nothing
+	phaseMask     = 7
 	// laneOpen is set besides: the lane of a handling that is slow was let go, and
 	// its worker has no say in it any more. See lanes.open.
-	laneOpen = 1 << 7
+	laneOpen   = 1 << 3
+	placeShift = 4
+	placeMask  = 0xff // a block has fewer messages
+	oneTurn    = (placeMask + 1) << placeShift
 )
 
-// at is the phase that h is in.
-func (h *handling) at() uint32 { return h.phase.Load() &^ laneOpen }
+// stand is what a handling's word says: of which turn, in which phase. A change that
+// was decided on a stand is made only while the handling still is there.
+type stand uint64
 
-// move moves h from one phase to another, and keeps laneOpen: which only the
-// watchdog sets, whose goroutine this is.
-func (h *handling) move(from, to uint32) bool {
-	return h.phase.CompareAndSwap(from, to) || h.phase.CompareAndSwap(from|laneOpen, to|laneOpen)
+func (s stand) phase() uint64 { return uint64(s) & phaseMask }
+func (s stand) open() bool    { return s&laneOpen != 0 }
+func (s stand) turn() uint64  { return uint64(s) / oneTurn }
+func (s stand) place() int    { return int(s >> placeShift & placeMask) }
+
+// runs says that a handler has not returned, and whatever became of it since counts.
+func (s stand) runs() bool { return s.phase() != phaseEnded && s.phase() != phaseDisowned }
+
+// working says that the handler is not given up.
+func (s stand) working() bool { return s.phase() == phaseRuns || s.phase() == phaseTimedOut }
+
+func (h *handling) at() stand { return stand(h.word.Load()) }
+
+// move moves h from where it stood to a phase of the same turn.
+func (h *handling) move(from stand, to uint64) bool {
+	return h.word.CompareAndSwap(uint64(from), uint64(from)&^phaseMask|to)
 }
 
-// end ends h, and says in which phase it was, and whether its lane was let go.
-func (h *handling) end() (phase uint32, open bool) {
-	was := h.phase.Swap(phaseEnded)
-	return was &^ laneOpen, was&laneOpen != 0
+// end ends h, and says where it stood.
+func (h *handling) end() stand {
+	// The turn does not change in between: only this goroutine begins one.
+	return stand(h.word.Swap(h.word.Load() &^ (phaseMask | laneOpen)))
 }
 
-func (h *handling) begin(m *Message, n int, now int64, trial bool) {
-	h.m, h.n, h.began, h.trial = m, n, max(now, 1), trial
-	h.phase.Store(phaseRuns)
+// begin begins a turn, with m, which lies at a place in b unless that is nil. What the
+// last one had as well is not written again, since what others may read costs.
+func (h *handling) begin(m *Message, b *block, place int, now int64, trial bool) {
+	now = max(now, 1)
+	if h.began.Load() != now {
+		h.began.Store(now)
+	}
+	if h.block.Load() != b {
+		h.block.Store(b)
+	}
+	if b == nil {
+		h.m.Store(m)
+		h.chunk.Store(m.chunk)
+	}
+	if due := m.chunk.due; h.due.Load() != due {
+		h.due.Store(due)
+	}
+	h.trial = trial
+	h.word.Store((h.word.Load()/oneTurn+1)*oneTurn | uint64(place)<<placeShift | phaseRuns)
 }
 
-// picture is h while it is not over; false says that it is. Once it is over its
-// message may settle, and be emptied: see drop.
+// rest lets the collector have what the last turn handled.
+func (h *handling) rest() {
+	h.block.Store(nil)
+	h.m.Store(nil)
+	h.chunk.Store(nil)
+}
+
+// message is that of the turn that was read, if it has not ended, and its chunk.
+func (h *handling) message(was stand) (*Message, *chunk) {
+	if b := h.block.Load(); b != nil && was.place() < len(b.messages) {
+		return b.messages[was.place()], b.chunk
+	}
+	return h.m.Load(), h.chunk.Load()
+}
+
+// pin keeps the message of the turn that runs from being emptied and used again, if
+// one does, until unpin is called. Once a handling is over its message may settle.
 //
-//  1. The message is pinned before the phase is read.
-//  2. The phase is ended before the message settles, and so before drop looks at
-//     the pins.
+//  1. The chunk is pinned before the phase is read again; and so is the message.
+//  2. The phase is ended before the message settles, and so before anyone who would
+//     empty it looks at the pins.
 //
-// So either drop sees the pin, or picture the end.
+// So either they see the pin, or this sees the end.
+func (h *handling) pin() (m *Message, was stand, unpin func()) {
+	was = h.at()
+	m, c := h.message(was)
+	if was.phase() == phaseEnded || c == nil || m == nil {
+		return nil, was, nil
+	}
+	c.pins.Add(1)
+	if !h.still(was) {
+		c.pins.Add(-1)
+		return nil, was, nil
+	}
+	m.pins.Add(1) // where others of its chunk are emptied
+	unpin = func() { m.pins.Add(-1); c.pins.Add(-1) }
+	if !h.still(was) {
+		unpin()
+		return nil, was, nil
+	}
+	return m, was, unpin
+}
+
+// still says that the turn is the same, and has not ended.
+func (h *handling) still(was stand) bool {
+	now := h.at()
+	return now.turn() == was.turn() && now.phase() != phaseEnded
+}
+
+// picture is h while it is not over; false says that it is.
 func (h *handling) picture(c *crew) (Handling, bool) {
-	h.m.pins.Add(1)
-	defer h.m.pins.Add(-1)
-	if h.at() == phaseEnded {
+	m, _, unpin := h.pin()
+	if m == nil {
 		return Handling{}, false
 	}
-	return h.named(c), true
+	defer unpin()
+	return h.pictured(c, m), true
 }
 
 // named is picture for those who keep h's message from settling.
 func (h *handling) named(c *crew) Handling {
-	return Handling{Stage: c.stage, ID: h.m.ID(), Messages: h.n, Since: c.p.clock.time(h.began)}
+	m, _ := h.message(h.at())
+	return h.pictured(c, m)
+}
+
+func (h *handling) pictured(c *crew, m *Message) Handling {
+	return Handling{Stage: c.stage, ID: m.ID(), Messages: h.n, Since: c.p.clock.time(h.began.Load())}
 }
 
 // desk is where one goroutine of a stage handles.
 type desk struct {
 	owner deskOwner
-	slot  atomic.Pointer[handling] // the last one, maybe ended; or nil
+	slot  atomic.Pointer[handling] // maybe ended; or nil
 	// cancel ends the context of the handling that runs; nil when that has a
 	// time-out of its own.
 	cancel atomic.Pointer[context.CancelCauseFunc]
@@ -184,7 +266,7 @@ func (c *crew) end() {
 	defer c.mu.Unlock()
 	c.over = true
 	for _, d := range c.desks {
-		if h := d.slot.Load(); h != nil && h.phase.Load() == phaseDisowned {
+		if h := d.slot.Load(); h != nil && h.at().phase() == phaseDisowned {
 			d.leave(c)
 		}
 	}
@@ -211,7 +293,12 @@ func (c *crew) look(ctx context.Context, now time.Time, tick time.Duration) {
 	var pictures []Handling
 	c.mu.Lock()
 	for _, d := range c.desks {
-		if h := d.slot.Load(); h != nil && h.began <= expired && d.expire(h) && h.began <= lost && c.loseLocked(ctx, h) {
+		h := d.slot.Load()
+		if h == nil {
+			continue
+		}
+		was, began := d.expire(h, expired)
+		if was.phase() == phaseTimedOut && began <= lost && c.loseLocked(ctx, h, was) {
 			found = append(found, seat{d: d, h: h})
 			// Its worker cannot settle anything before it has the lock: see back.
 			pictures = append(pictures, h.named(c))
@@ -225,8 +312,8 @@ func (c *crew) look(ctx context.Context, now time.Time, tick time.Duration) {
 		if !c.retry {
 			continue
 		}
-		if open, ok := s.h.disown(); ok {
-			s.d.owner.takeOver(ctx, s.h, false, open)
+		if was, ok := s.h.disown(); ok {
+			s.d.owner.takeOver(ctx, s.h, false, was.open())
 		}
 	}
 }
@@ -247,27 +334,31 @@ func (c *crew) weigh() {
 	})
 }
 
-// expire makes h fail if it still runs, and says whether its time was over before.
-func (d *desk) expire(h *handling) bool {
-	// cancel is read before the swap, and the worker makes a new context only after
-	// it has seen the swap: so it belongs to the handling that is swapped.
+// expire makes h fail if it still runs since a time or longer. It says where h stood
+// before, and when that began.
+//
+//  1. The stand is read.
+//  2. The beginning is read: that of the stand's turn, or of a later one.
+//  3. The change is made only if h still stands there: then it is that turn's.
+func (d *desk) expire(h *handling, since int64) (was stand, began int64) {
+	was = h.at()
+	began = h.began.Load()
+	// cancel is read before the change, and the worker makes a new context only after
+	// it has seen that: so it belongs to the handling that is changed.
 	cancel := d.cancel.Load()
-	if h.move(phaseRuns, phaseTimedOut) {
-		if cancel != nil {
-			(*cancel)(ErrHandlerTimeout)
-		}
-		return false
+	if began <= since && was.phase() == phaseRuns && h.move(was, phaseTimedOut) && cancel != nil {
+		(*cancel)(ErrHandlerTimeout)
 	}
-	return h.at() == phaseTimedOut
+	return was, began
 }
 
-// loseLocked makes h stuck, if it is not over, and hires a replacement.
+// loseLocked makes h stuck, if it is still where it stood, and hires a replacement.
 //
 // It holds c.mu, so that the worker whose handler returns in between finds itself
 // among the stuck: (1) h is made stuck; (2) the worker sees that and calls back;
 // (3) h is added; (4) back has the lock.
-func (c *crew) loseLocked(ctx context.Context, h *handling) bool {
-	if !h.move(phaseTimedOut, phaseStuck) {
+func (c *crew) loseLocked(ctx context.Context, h *handling, was stand) bool {
+	if !h.move(was, phaseStuck) {
 		return false
 	}
 	c.stuck = append(c.stuck, h)
@@ -279,7 +370,7 @@ func (c *crew) loseLocked(ctx context.Context, h *handling) bool {
 }
 
 // back is called by the goroutine of d when a handler has returned that was stuck
-// or disowned. True says that it is not needed any more.
+// or disowned: h is not begun again. True says that it is not needed any more.
 func (c *crew) back(d *desk, h *handling) bool {
 	c.mu.Lock()
 	for i, other := range c.stuck {
@@ -312,11 +403,11 @@ func (c *crew) disown(ctx context.Context, tell func([]Handling)) {
 		if h == nil {
 			continue
 		}
-		open, ok := h.disown()
+		was, ok := h.disown()
 		if !ok {
 			continue
 		}
-		found, given = append(found, seat{d, h, open}), append(given, h.named(c))
+		found, given = append(found, seat{d, h, was.open()}), append(given, h.named(c))
 		c.live--
 		if len(found) == 1 {
 			c.hire(ctx) // somebody has to give back what waits, were all stuck
@@ -330,23 +421,24 @@ func (c *crew) disown(ctx context.Context, tell func([]Handling)) {
 	}
 }
 
-// disown says whether this call disowned h, and whether its lane was let go before.
-func (h *handling) disown() (open, ok bool) {
-	for p := h.phase.Load(); p&^laneOpen < phaseDisowned; p = h.phase.Load() {
-		if h.phase.CompareAndSwap(p, phaseDisowned|p&laneOpen) {
-			return p&laneOpen != 0, true
+// disown says whether this call disowned h, and where it stood before.
+func (h *handling) disown() (was stand, ok bool) {
+	for was = h.at(); was.runs(); was = h.at() {
+		if h.move(was, phaseDisowned) {
+			return was, true
 		}
 	}
-	return false, false
+	return was, false
 }
 
-// slow gives the handlings that began before a time, and are not over.
+// slow gives the handlings that run since a time or longer, and may have begun
+// another turn by now.
 func (c *crew) slow(before time.Time) (found []*handling) {
 	since := c.p.clock.nanos(before)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, d := range c.desks {
-		if h := d.slot.Load(); h != nil && h.began <= since && h.phase.Load() < phaseDisowned {
+		if h := d.slot.Load(); h != nil && h.at().runs() && h.began.Load() <= since {
 			found = append(found, h)
 		}
 	}
@@ -375,11 +467,11 @@ func (c *crew) running() (busy int, oldest, lost []Handling) {
 	defer c.mu.Unlock()
 	for _, d := range c.desks {
 		h := d.slot.Load()
-		if h == nil || h.at() > phaseTimedOut {
+		if h == nil || !h.at().working() {
 			continue
 		}
 		busy++
-		if first == nil || h.began < first.began {
+		if first == nil || h.began.Load() < first.began.Load() {
 			first = h
 		}
 	}

@@ -6,9 +6,14 @@ import (
 	"sync/atomic"
 )
 
-// cursor is the dispatcher without order. Messages are published in spans;
-// workers claim the next index of the oldest span by one atomic add, one message
-// at a time, so that no message waits behind a slow one while a worker is idle.
+// blockSize is how many messages a block has at most.
+const blockSize = 32
+
+// cursor is the dispatcher without order. Messages are published in spans of
+// blocks. A worker opens a block of its own and claims its messages one at a time, by
+// an atomic add that nobody else makes as long as there are blocks for all; one that
+// finds none to open claims from those of others. So no message waits behind a slow
+// one while a worker is idle, and workers that are fast do not meet.
 type cursor struct {
 	pool *pool
 	head atomic.Pointer[span]
@@ -18,13 +23,52 @@ type cursor struct {
 	tail *span
 }
 
-// span is a run of published messages.
+// span is a run of published blocks.
 type span struct {
-	messages []*Message
-	low      int64 // claiming this index makes the sources look at the queue
-	next     atomic.Int64
-	link     atomic.Pointer[span]
+	blocks  []block
+	opened  atomic.Int64 // how many blocks have a worker
+	left    atomic.Int64 // how many blocks have messages that nobody has claimed
+	waiting atomic.Int64 // messages in blocks that nobody has opened
+	looked  atomic.Bool  // the sources were made to look at the queue, as it is low
+	link    atomic.Pointer[span]
+	first   [8]block // blocks, if it has no more
 }
+
+// block is some messages of one chunk.
+type block struct {
+	messages []*Message
+	span     *span
+	chunk    *chunk
+	next     atomic.Int64 // the first that nobody has claimed
+	_        [64 - 48]byte
+}
+
+// claim takes the next message for w, or returns nil when there is none. last says that
+// it was the block's last.
+func (b *block) claim(w *worker) (m *Message, last bool) {
+	n := len(b.messages)
+	i := int(b.next.Add(1) - 1)
+	if i >= n {
+		return nil, false
+	}
+	if w.from != b {
+		w.from = b
+	}
+	w.place = i
+	return b.messages[i], i == n-1
+}
+
+// claimAll takes what nobody has claimed.
+func (b *block) claimAll() []*Message {
+	n := int64(len(b.messages))
+	i := min(b.next.Swap(n), n)
+	if i < n && b.span != nil {
+		b.span.left.Add(-1)
+	}
+	return b.messages[i:]
+}
+
+func (b *block) rest() int { return max(len(b.messages)-int(b.next.Load()), 0) }
 
 func newCursor(l *pool) *cursor {
 	c := &cursor{pool: l, wake: make(chan struct{}, l.cfg.Concurrency), tail: &span{}}
@@ -32,10 +76,61 @@ func newCursor(l *pool) *cursor {
 	return c
 }
 
-func (c *cursor) publish(messages []*Message) {
-	low := len(messages) - max(c.pool.cfg.Concurrency*c.pool.cfg.MinDemand, 1)
-	c.link(&span{messages: messages, low: int64(max(low, 0))})
-	for range min(len(messages), int(c.pool.resting.Load())) {
+// prepare cuts what a fetch brought into blocks.
+func (c *cursor) prepare(a *arrival) {
+	size := min(max(a.n/(4*c.pool.cfg.Concurrency), 1), blockSize)
+	n := 0
+	for _, k := range a.chunks {
+		n += (len(k.messages) + size - 1) / size
+	}
+	s := newSpan(n)
+	a.span = s
+	at := 0
+	for i := range a.chunks {
+		k := a.chunks[i]
+		first := at
+		for from := 0; from < len(k.messages); from += size {
+			s.blocks[at].messages, s.blocks[at].chunk = k.messages[from:min(from+size, len(k.messages))], k
+			at++
+		}
+		k.blocks = s.blocks[first:at]
+		for _, m := range k.messages {
+			m.state = stateClaimed // by whoever claims it in its block
+		}
+	}
+	s.waiting.Store(int64(a.n))
+}
+
+func newSpan(blocks int) *span {
+	s := new(span)
+	if blocks <= len(s.first) {
+		s.blocks = s.first[:blocks]
+	} else {
+		s.blocks = make([]block, blocks)
+	}
+	for i := range s.blocks {
+		s.blocks[i].span = s
+	}
+	s.left.Store(int64(blocks))
+	return s
+}
+
+func (c *cursor) publish(a *arrival) { c.link(a.span, a.n) }
+
+func (c *cursor) requeue(m *Message) {
+	s := newSpan(1)
+	s.blocks[0].messages, s.blocks[0].chunk = []*Message{m}, m.chunk
+	s.waiting.Store(1)
+	c.link(s, 1)
+}
+
+// link makes n messages visible, and wakes workers for them.
+func (c *cursor) link(s *span, n int) {
+	c.mu.Lock()
+	c.tail.link.Store(s)
+	c.tail = s
+	c.mu.Unlock()
+	for range min(n, int(c.pool.resting.Load())) {
 		select {
 		case c.wake <- struct{}{}:
 		default:
@@ -44,47 +139,134 @@ func (c *cursor) publish(messages []*Message) {
 	}
 }
 
-func (c *cursor) link(s *span) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.tail.link.Store(s)
-	c.tail = s
+// claim takes the next message for w, or returns nil when there is none.
+func (c *cursor) claim(w *worker) *Message {
+	if b := w.block; b != nil {
+		m, last := b.claim(w)
+		if last {
+			c.finished(b.span)
+		}
+		if m == nil || last {
+			w.block = nil
+		}
+		if m != nil {
+			return m
+		}
+	}
+	if m := c.open(w); m != nil {
+		return m
+	}
+	return c.steal(w)
 }
 
-func (c *cursor) requeue(m *Message) { c.publish([]*Message{m}) }
-
-// claim takes the next message, or returns nil when there is none.
-func (c *cursor) claim() *Message {
-	for {
-		s := c.head.Load()
-		if n := int64(len(s.messages)); s.next.Load() < n {
-			if i := s.next.Add(1) - 1; i < n {
-				if i == s.low {
-					c.pool.p.ledger.look()
-				}
-				return s.messages[i]
+// open takes the first message of a block that nobody has opened.
+func (c *cursor) open(w *worker) *Message {
+	for s := c.head.Load(); s != nil; s = c.after(s) {
+		for s.opened.Load() < int64(len(s.blocks)) {
+			i := s.opened.Add(1) - 1
+			if i >= int64(len(s.blocks)) {
+				break
 			}
+			b := &s.blocks[i]
+			s.waiting.Add(-int64(len(b.messages)))
+			m, last := b.claim(w)
+			switch {
+			case m == nil:
+				continue // it was swept
+			case last:
+				c.finished(s)
+			default:
+				w.block = b
+				c.lookOnce(s)
+			}
+			return m
 		}
-		next := s.link.Load()
-		if next == nil {
-			return nil
-		}
+	}
+	return nil
+}
+
+// after is the span after s, which is forgotten if it is the first and everything in it
+// is claimed.
+func (c *cursor) after(s *span) *span {
+	next := s.link.Load()
+	if next != nil && s.left.Load() == 0 {
 		c.head.CompareAndSwap(s, next)
+	}
+	return next
+}
+
+// steal takes a message from a block that another worker has opened.
+func (c *cursor) steal(w *worker) *Message {
+	for s := c.head.Load(); s != nil; s = c.after(s) {
+		if s.left.Load() == 0 {
+			continue
+		}
+		for i := range s.blocks {
+			b := &s.blocks[i]
+			if b.rest() == 0 {
+				continue
+			}
+			m, last := b.claim(w)
+			if m == nil {
+				continue
+			}
+			if last {
+				c.finished(s)
+			} else {
+				c.lookOnce(s)
+			}
+			return m
+		}
+	}
+	return nil
+}
+
+// finished is told that all messages of a block of s are claimed.
+func (c *cursor) finished(s *span) {
+	s.left.Add(-1)
+	c.lookOnce(s)
+}
+
+// lookOnce makes the sources look at the queue once s has fallen to the low mark.
+func (c *cursor) lookOnce(s *span) {
+	low := int64(max(c.pool.cfg.Concurrency*c.pool.cfg.MinDemand, 1) - 1)
+	if s.looked.Load() || s.waiting.Load() > low || int64(s.unclaimed()) > low {
+		return
+	}
+	if s.looked.CompareAndSwap(false, true) {
+		c.pool.p.ledger.look()
 	}
 }
 
-func (c *cursor) queued() int {
-	n := 0
-	for s := c.head.Load(); s != nil; s = s.link.Load() {
-		n += max(len(s.messages)-int(s.next.Load()), 0)
+// unclaimed is how many messages of s nobody has claimed.
+func (s *span) unclaimed() (n int) {
+	if s.left.Load() == 0 {
+		return 0
+	}
+	for i := range s.blocks {
+		n += s.blocks[i].rest()
 	}
 	return n
 }
 
-func (c *cursor) empty() bool { return c.queued() == 0 }
+func (c *cursor) queued() (n int) {
+	for s := c.head.Load(); s != nil; s = s.link.Load() {
+		n += s.unclaimed()
+	}
+	return n
+}
+
+func (c *cursor) empty() bool {
+	for s := c.head.Load(); s != nil; s = s.link.Load() {
+		if s.left.Load() > 0 {
+			return false
+		}
+	}
+	return true
+}
 
 func (c *cursor) visit(ctx context.Context, w *worker) {
-	for m := c.claim(); m != nil; m = c.claim() {
+	for m := c.claim(w); m != nil; m = c.claim(w) {
 		if !w.handle(ctx, m) || w.over() {
 			return
 		}
@@ -95,11 +277,11 @@ func (c *cursor) visit(ctx context.Context, w *worker) {
 // (2) looks at the queue, (3) waits; a publisher links before it reads how many
 // rest, so either (2) sees the span or the publisher sees (1).
 func (c *cursor) await(_ *worker, stop <-chan struct{}) bool {
-	if c.queued() > 0 {
+	if !c.empty() {
 		return true
 	}
 	return c.pool.rest(func() bool {
-		if c.queued() > 0 {
+		if !c.empty() {
 			return true
 		}
 		select {

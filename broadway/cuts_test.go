@@ -103,7 +103,7 @@ func TestAnyPipelineOutlastsTroubleFromOutside(t *testing.T) {
 			for _, q := range w.queues {
 				p := memory.New(memory.Config{Queue: q})
 				producers = append(producers, p)
-				w.cfg.Producers = append(w.cfg.Producers, shared{like{Producer: p, rewinds: w.rewinds, timeout: w.timeout}})
+				w.cfg.Producers = append(w.cfg.Producers, shared{like{Producer: p, rewinds: w.rewinds, timeout: w.timeout, pool: w.pool}})
 			}
 			p, err := broadway.New(w.cfg)
 			if err != nil {

@@ -114,6 +114,9 @@ func NeedBytes(size int64) error { return needBytes(size) }
 
 // NeededBytes is the size in an error made by NeedBytes, and whether it is one.
 func NeededBytes(err error) (int64, bool) {
+	if err == nil {
+		return 0, false
+	}
 	var n needBytes
 	ok := errors.As(err, &n)
 	return int64(n), ok

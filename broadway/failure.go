@@ -172,9 +172,17 @@ func (p *Pipeline) decide(ctx context.Context, m *Message, err error, at *batche
 	if p.retrying != nil {
 		p.retrying.Retrying(p.cfg.Name, at.stageName(), m, wait, err)
 	}
-	next := p.apart(m.again(m.Attempt+1, at))
-	m.drop()
-	return retry{message: next, wait: wait, goOn: goOn}, coursePark
+	next := m.again(m.Attempt+1, at)
+	m.drop() // before apart, after which nothing keeps m's memory from being used again
+	return retry{message: p.apart(next), wait: wait, goOn: goOn}, coursePark
+}
+
+// number is what messages of a stage have as theirs, 0 being the pool's.
+func (b *batcher) number() uint16 {
+	if b == nil {
+		return 0
+	}
+	return uint16(b.index + 1)
 }
 
 // stageName is the name of a stage for people: a batcher's, or the pool's.

@@ -51,14 +51,16 @@ func newLanes(l *pool) *lanes {
 	return d
 }
 
-func (d *lanes) publish(messages []*Message) {
-	for _, m := range messages {
+func (d *lanes) prepare(*arrival) {}
+
+func (d *lanes) publish(a *arrival) {
+	for _, m := range a.messages {
 		if m.err == nil { // what is not handled needs no order, and the user's code may be what it died of
 			m.lane = d.laneOf(m)
 		}
 	}
-	d.waiting.Add(int64(len(messages)))
-	for _, m := range messages {
+	d.waiting.Add(int64(len(a.messages)))
+	for _, m := range a.messages {
 		d.deliver(m)
 	}
 }
@@ -146,6 +148,7 @@ func (d *lanes) visit(ctx context.Context, w *worker) {
 // visitLane handles some messages of l, and says whether the visit may go on.
 func (d *lanes) visitLane(ctx context.Context, w *worker, l *lane) bool {
 	w.owned, w.laneOpen = l, false
+	w.cutRuns()
 	defer func() {
 		if !w.disowned && !w.laneOpen {
 			d.letGo(l)
@@ -185,8 +188,23 @@ func (d *lanes) handle(ctx context.Context, w *worker, l *lane, m *Message) bool
 		default:
 			d.note(l, key, trial, w.verdict)
 		}
+		if trial {
+			w.cutRuns()
+		}
 	}()
+	if !trial && !m.claim() {
+		w.verdict = gone // released while it waited
+		return true
+	}
 	return w.handle(ctx, m)
+}
+
+// cutRuns makes what w puts next come after all that was put before, to the reader:
+// what other workers have put of a lane that w has just got, or of a key that was freed.
+func (w *worker) cutRuns() {
+	for i := range w.runs {
+		w.runs[i].cut()
+	}
 }
 
 // open lets go of the lanes of handlings that are slow, so that other workers
@@ -200,16 +218,18 @@ func (d *lanes) handle(ctx context.Context, w *worker, l *lane, m *Message) bool
 //  3. The worker ends its handling, and learns by the same swap that the lane is not
 //     its own. It sends what frees the key through the lane's inbox: see follow.
 //     Should that be before the watchdog is done, it waits there.
-func (d *lanes) open(slow []*handling) {
+func (d *lanes) open(slow []*handling, since int64) {
 	for _, h := range slow {
-		key := h.m.lane // not written after publish
-		p := h.phase.Load()
-		if p >= phaseDisowned || !h.phase.CompareAndSwap(p, p|laneOpen) {
-			continue // its lane is open, it is over, or the next look finds it
+		m, was, unpin := h.pin()
+		if m == nil {
+			continue // it is over
 		}
-		l := d.laneFor(key)
-		d.note(l, key, false, parked)
-		d.letGo(l)
+		if key := m.lane; h.began.Load() <= since && was.runs() && !was.open() && h.word.CompareAndSwap(uint64(was), uint64(was)|laneOpen) {
+			l := d.laneFor(key)
+			d.note(l, key, false, parked)
+			d.letGo(l)
+		} // otherwise the next look finds it
+		unpin()
 	}
 }
 

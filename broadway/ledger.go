@@ -14,18 +14,26 @@ type chunk struct {
 	source    *source
 	ref       *AckRef
 	messages  []*Message
+	blocks    []block // of messages, without order: where they are claimed
 	fetchedAt time.Time
 	slab      bool  // its messages share their memory: see BeginSlab
+	single    bool  // its message has left another chunk
 	size      int   // how many messages it began with
 	kept      int64 // bytes that are charged until the last of them has left it
 	due       int64 // when what waits is recalled, in nanoseconds; 0 is never
+	home      home  // where its messages go once all have settled, or nil
 
-	recalled atomic.Bool // what waits is given back: written under the ledger's lock
+	recalled atomic.Bool  // what waits is given back: written under the ledger's lock
+	pins     atomic.Int32 // who looks at one of its messages through a handling: see handling.pin
+	tainted  atomic.Bool  // somebody may keep one of its messages: they are not used again
 
 	// ledger's lock
 	remaining  int
 	prev, next *chunk
 }
+
+// taint keeps the memory of c's messages from being used again.
+func (c *chunk) taint() { c.tainted.Store(true) }
 
 // ledger holds the bounds of a pipeline: what is asked of all its producers plus
 // what is unsettled stays within MaxUnsettled and MaxUnsettledBytes.
@@ -83,14 +91,14 @@ func (l *ledger) credit(s *source) *stage.Credit {
 // ask reserves credit for s: up to want messages, at least one, and bytes in
 // proportion; or need bytes for one message, when need is not 0. It waits until
 // there is some. onBlocked is called, without the lock, when it has to wait.
-func (l *ledger) ask(ctx context.Context, s *source, want func() int, need int64, onBlocked func()) (Demand, error) {
+func (l *ledger) ask(ctx context.Context, s *source, want func() (most, least int), need int64, onBlocked func()) (Demand, error) {
 	defer l.unblock(s)
 	for {
 		if err := context.Cause(ctx); err != nil {
 			return Demand{}, err
 		}
-		w := want()
-		d, starved := l.tryAsk(s, int64(w), need)
+		most, least := want()
+		d, starved := l.tryAsk(s, int64(most), int64(least), need)
 		if d.Messages > 0 {
 			return d, nil
 		}
@@ -104,11 +112,15 @@ func (l *ledger) ask(ctx context.Context, s *source, want func() int, need int64
 	}
 }
 
-// tryAsk reserves what it can. Without any it says whether it was for want of
-// credit, and not because want was 0.
-func (l *ledger) tryAsk(s *source, want, need int64) (d Demand, starved bool) {
+// tryAsk reserves what it can, and nothing as long as credit for least messages is not
+// free. Without any it says whether it was for want of credit, and not because want
+// was 0 or more credit is waited for.
+func (l *ledger) tryAsk(s *source, want, least, need int64) (d Demand, starved bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if need == 0 && want > 0 && l.credit(s).Free() < min(least, want) && l.credit(s).Free() > 0 {
+		want = 0
+	}
 	if want > 0 {
 		if d = l.reserve(s, want, need); d.Messages > 0 {
 			return d, false
@@ -278,23 +290,28 @@ func (l *ledger) unlink(c *chunk) {
 	} else {
 		l.newest = c.prev
 	}
-	c.messages = nil
 }
 
-// settled returns the credit of messages of s.
-func (l *ledger) settled(s *source, messages []*Message) {
+// settled returns the credit of messages of s, and adds to ended the chunks of which
+// they were the last.
+func (l *ledger) settled(s *source, settled []settlement, ended []*chunk) []*chunk {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var bytes int64
-	for _, m := range messages {
-		c := m.chunk
-		bytes += m.charge() - c.share(m)
-		if c.remaining--; c.remaining == 0 {
+	var n, bytes int64
+	for i := range settled {
+		c := settled[i].chunk
+		n += int64(len(settled[i].messages))
+		if !c.slab {
+			for _, m := range settled[i].messages {
+				bytes += m.charge() - c.share(m)
+			}
+		}
+		if c.remaining -= len(settled[i].messages); c.remaining == 0 {
 			bytes += c.kept
 			l.unlink(c)
+			ended = append(ended, c)
 		}
 	}
-	n := int64(len(messages))
 	l.credit(s).Return(n)
 	l.bytes.Return(bytes)
 	l.taken -= n
@@ -303,6 +320,7 @@ func (l *ledger) settled(s *source, messages []*Message) {
 		l.idle = nil
 	}
 	l.wakeAll()
+	return ended
 }
 
 // wakeAll makes every source that waits for credit look again.
@@ -377,9 +395,16 @@ func (l *ledger) unclaimed(pick func(*chunk) bool) []*Message {
 		if !pick(c) {
 			continue
 		}
+		for i := range c.blocks {
+			for _, m := range c.blocks[i].claimAll() {
+				m.state = stateReleased
+				out = append(out, m)
+			}
+		}
 		for _, m := range c.messages {
-			if m.state.CompareAndSwap(stateOpen, stateReleased) {
-				m.read = true // PartitionBy may be about to
+			if atomic.CompareAndSwapUint32(&m.state, stateOpen, stateReleased) {
+				m.marks |= watched // PartitionBy may be about to read it
+				c.taint()
 				out = append(out, m)
 			}
 		}

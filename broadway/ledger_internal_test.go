@@ -52,7 +52,7 @@ func (w *ledgerWorld) ask(t *rapid.T) {
 	if w.asked.Messages > 0 {
 		return
 	}
-	w.asked, _ = w.ledger.tryAsk(w.source, int64(rapid.IntRange(1, 20).Draw(t, "want")), w.need)
+	w.asked, _ = w.ledger.tryAsk(w.source, int64(rapid.IntRange(1, 20).Draw(t, "want")), 0, w.need)
 	if w.asked.Messages == 0 && len(w.live) == 0 {
 		t.Fatal("nothing is unsettled, and nothing may come")
 	}
@@ -79,13 +79,13 @@ func (w *ledgerWorld) arrive(t *rapid.T) {
 		left -= size
 		m := NewMessage(ref, int64(len(messages)), nil)
 		m.SetSize(size)
-		m.state.Store(stateClaimed)
+		m.state = stateClaimed
 		if shared && (len(messages) == 0 || rapid.Bool().Draw(t, "begins")) {
 			m.BeginSlab()
 		}
 		messages = append(messages, m)
 	}
-	chunks := w.source.accept(messages)
+	chunks := w.source.accept(messages).chunks
 	for _, c := range chunks {
 		k := &keptModel{slab: shared, all: map[*Message]int64{}, alive: map[*Message]bool{}}
 		for _, m := range c.messages {
@@ -106,7 +106,15 @@ func (w *ledgerWorld) settle(t *rapid.T) {
 	m := w.live[i]
 	w.live = append(w.live[:i], w.live[i+1:]...)
 	delete(w.kept[m.chunk].alive, m)
-	w.ledger.settled(w.source, []*Message{m})
+	w.ledger.settled(w.source, each(m), nil)
+}
+
+// each is a settlement for each message.
+func each(messages ...*Message) (list []settlement) {
+	for _, m := range messages {
+		list = append(list, settlement{chunk: m.chunk, messages: []*Message{m}})
+	}
+	return list
 }
 
 // leave copies one out, as the stages do that keep messages.
@@ -178,20 +186,20 @@ func TestAMessageIsCopiedOutOfItsSlab(t *testing.T) {
 	l := newLedger(10, 1<<20, []*source{s})
 	s.p.ledger = l
 	l.started(l.sources)
-	d, _ := l.tryAsk(s, 4, 0)
+	d, _ := l.tryAsk(s, 4, 0, 0)
 	array := []byte("abcdef")
 	ref := NewAckRef(nil, nil, 0)
 	messages := []*Message{NewMessage(ref, 0, array[:3:3]), NewMessage(ref, 1, array[3:]), NewMessage(ref, 2, nil), NewMessage(ref, 3, nil)}
 	messages[0].BeginSlab()
 	messages[0].retry = true // as it is once a circuit has held it
 	for _, m := range messages {
-		m.state.Store(stateClaimed)
+		m.state = stateClaimed
 	}
-	l.arrived(s, d, s.accept(messages), 6)
+	l.arrived(s, d, s.accept(messages).chunks, 6)
 	again, looked := messages[2].again(1, nil), messages[3].again(1, nil)
 	looked.pins.Add(1)
 	one, none, other := s.p.apart(messages[0]), s.p.apart(again), s.p.apart(looked)
-	l.settled(s, messages[1:2])
+	l.settled(s, each(messages[1]), nil)
 	array[0] = 'X'
 	if string(one.Payload) != "abc" || one == messages[0] || messages[0].Payload != nil {
 		t.Errorf("the copy holds %q, and the old message %q", one.Payload, messages[0].Payload)
@@ -202,7 +210,7 @@ func TestAMessageIsCopiedOutOfItsSlab(t *testing.T) {
 	if got, want := l.bytes.Taken(), int64(3+3*MessageOverhead); got != want {
 		t.Errorf("%d bytes are charged, want %d", got, want)
 	}
-	l.settled(s, []*Message{one, none, other})
+	l.settled(s, each(one, none, other), nil)
 	if l.bytes.Taken() != 0 || l.age(time.Now()) != 0 {
 		t.Errorf("%d bytes are charged in the end", l.bytes.Taken())
 	}
@@ -232,11 +240,11 @@ func TestOthersStandBackOnlyForWhoCanGoFirst(t *testing.T) {
 		p.ledger.bytes.Reserve(c.other * leastCharge)
 		interrupted := false
 		other.begin(Demand{Messages: 1, Bytes: 1}, func(error) { interrupted = true })
-		if d, _ := p.ledger.tryAsk(one, 1, 4500); d.Messages > 0 {
+		if d, _ := p.ledger.tryAsk(one, 1, 0, 4500); d.Messages > 0 {
 			t.Fatalf("%s: it has nothing to wait for", c.name)
 		}
 		if c.want == 0 {
-			_, _ = p.ledger.tryAsk(one, 0, 4500)
+			_, _ = p.ledger.tryAsk(one, 0, 0, 4500)
 		}
 		one.starve(4500)
 		if interrupted != c.first {

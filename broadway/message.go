@@ -47,48 +47,57 @@ type Message struct {
 	// Payload is what the source delivered: read-only, and valid until the
 	// message is settled. Nil is not empty (a Kafka tombstone is nil).
 	Payload []byte
+
+	// Fields are in lines of a cache of 64 bytes, by who touches them together.
+	ref   *AckRef
+	chunk *chunk
+	seq   int64
+	size  int64
+	state uint32 // atomic, once the message was handed out
+
+	// BatchMode is Bulk or Flush.
+	BatchMode BatchMode
+	// Redelivered says that the source delivered this message before.
+	Redelivered bool
+
+	retry    bool // an attempt after the first of its stage
+	giveBack bool // a retry that is released instead
+
+	// BatchKey groups messages within a batcher: a batch holds one key only.
+	BatchKey string
+	// Batcher names the batcher that the message goes to after its processor,
+	// "" being DefaultBatcher. An unknown name fails the message.
+	Batcher string
+	// Attempt counts handlings of the stage that is running, from 1. Attempts
+	// that ended with their process count where the source can tell them: see
+	// [Producer].
+	Attempt int
+	lane    uint64 // what PartitionBy says
+	err     error
+
 	// Value is whatever handlers make of the payload. It survives a retry of a
 	// later stage.
 	Value any
 	// Metadata is the source's own, typed: *kafka.Metadata, *rabbitmq.Metadata.
 	Metadata any
 
-	// Batcher names the batcher that the message goes to after its processor,
-	// "" being DefaultBatcher. An unknown name fails the message.
-	Batcher string
-	// BatchKey groups messages within a batcher: a batch holds one key only.
-	BatchKey string
-	// BatchMode is Bulk or Flush.
-	BatchMode BatchMode
-
-	// Attempt counts handlings of the stage that is running, from 1. Attempts
-	// that ended with their process count where the source can tell them: see
-	// [Producer].
-	Attempt int
-	// Redelivered says that the source delivered this message before.
-	Redelivered bool
-
-	ref      *AckRef
-	chunk    *chunk
-	seq      int64
-	size     int64
-	lane     uint64   // what PartitionBy says
-	arrival  uint64   // at its batcher
-	earlier  int      // attempts made before this process got it
-	at       *batcher // the stage that tries again: a batcher, or nil for the pool
-	retry    bool     // an attempt after the first of its stage
-	giveBack bool     // a retry that is released instead
-	begins   bool     // a slab: see BeginSlab
-	own      bool     // it lies in no array with other Messages
-	read     bool     // somebody may still read it who has nothing to say any more: see drop
-
-	run    handling     // by the processor
-	pins   atomic.Int32 // who looks at it through a handling: see picture
-	state  atomic.Uint32
-	action Action
-	err    error
-	next   atomic.Pointer[Message] // within the one queue that holds it
+	arrival uint64                  // at its batcher
+	next    atomic.Pointer[Message] // within the one queue that holds it
+	pins    atomic.Int32            // who looks at it through a handling: see handling.pin
+	earlier int16                   // attempts made before this process got it
+	stage   uint16                  // that has it: a batcher's place in the pipeline's list and one, or 0 for the pool
+	action  Action
+	marks   marks
 }
+
+// marks are what is seldom asked of a message.
+type marks uint8
+
+const (
+	begins  marks = 1 << iota // it begins a slab: see BeginSlab
+	alone                     // it lies in no array with other Messages
+	watched                   // somebody may still read it who has nothing to say any more: see drop
+)
 
 // Init makes m the message of seq within ref, with payload. Producers call it
 // on the elements of a slab; NewMessage does so for a single message.
@@ -96,7 +105,10 @@ type Message struct {
 // seq is the position within ref that the acknowledger settles: a Kafka
 // offset, an AMQP delivery tag. It must not repeat within ref.
 func (m *Message) Init(ref *AckRef, seq int64, payload []byte) {
-	m.ref, m.seq, m.Payload = ref, seq, payload
+	if m.ref != ref { // in memory that is used again it often is; and what is written costs, for pointers
+		m.ref = ref
+	}
+	m.seq, m.Payload = seq, payload
 	m.size = int64(len(payload))
 	m.Attempt = 1
 }
@@ -132,7 +144,15 @@ func (m *Message) Action() Action { return m.action }
 
 // Stage is the stage that has the message, or that failed it: "processor", or the
 // name of a batcher.
-func (m *Message) Stage() string { return m.at.stageName() }
+func (m *Message) Stage() string { return m.batcher().stageName() }
+
+// batcher is the stage that has m, or nil for the pool.
+func (m *Message) batcher() *batcher {
+	if m.stage == 0 {
+		return nil
+	}
+	return m.chunk.source.p.batchers[m.stage-1]
+}
 
 // ID is the stable id of the message at its source, where its metadata is an
 // [Identifier]; otherwise its position within this process.
@@ -144,8 +164,9 @@ func (m *Message) ID() string {
 }
 
 // The states of a message. It is open until a worker, or whoever releases it
-// unhandled, claims it; it is settled by whoever moves it out of stateClaimed,
-// and a later settle is a counted no-op.
+// unhandled, claims it: with order by its state, without by its place in a block
+// (see cursor), so that there it is claimed from the beginning. It is settled by
+// whoever moves it out of stateClaimed, and a later settle is a counted no-op.
 const (
 	stateOpen uint32 = iota
 	stateClaimed
@@ -158,12 +179,12 @@ const (
 // claim moves m out of stateOpen, and says whether this call did: a message that
 // was released while it waited is not handled.
 func (m *Message) claim() bool {
-	return m.state.CompareAndSwap(stateOpen, stateClaimed)
+	return atomic.CompareAndSwapUint32(&m.state, stateOpen, stateClaimed)
 }
 
 // settle moves m out of stateClaimed and says whether this call did.
 func (m *Message) settle(state uint32) bool {
-	return m.state.CompareAndSwap(stateClaimed, state)
+	return atomic.CompareAndSwapUint32(&m.state, stateClaimed, state)
 }
 
 // written is what handlers may write.
@@ -181,7 +202,7 @@ func (m *Message) written() written {
 // handler of an abandoned attempt may still hold the old one.
 func (m *Message) again(attempt int, at *batcher) *Message {
 	n := m.copy(m.written())
-	n.Attempt, n.retry, n.at, n.err = attempt, true, at, m.err
+	n.Attempt, n.retry, n.stage, n.err = attempt, true, at.number(), m.err
 	return n
 }
 
@@ -193,8 +214,8 @@ func (m *Message) copy(w written) *Message {
 		Batcher: w.batcher, BatchKey: w.batchKey, BatchMode: w.mode,
 		Attempt: m.Attempt, Redelivered: m.Redelivered,
 		ref: m.ref, chunk: m.chunk, seq: m.seq, size: m.size, lane: m.lane,
-		arrival: m.arrival, earlier: m.earlier, retry: m.retry, at: m.at, own: true,
+		arrival: m.arrival, earlier: m.earlier, retry: m.retry, stage: m.stage, marks: alone,
 	}
-	n.state.Store(stateClaimed)
+	n.state = stateClaimed
 	return n
 }

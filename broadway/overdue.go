@@ -131,11 +131,15 @@ func (c *crew) overdue(now time.Time) (found []Handling) {
 	defer c.mu.Unlock()
 	for _, d := range c.desks {
 		h := d.slot.Load()
-		if h == nil || h.due == 0 || h.due > c.p.clock.nanos(now) || h.told {
+		if h == nil {
+			continue
+		}
+		was := h.at()
+		if due := h.due.Load(); due == 0 || due > c.p.clock.nanos(now) || h.told.Load() == was.turn() {
 			continue
 		}
 		if picture, ok := h.picture(c); ok {
-			h.told = true
+			h.told.Store(was.turn())
 			found = append(found, picture)
 		}
 	}
@@ -167,7 +171,7 @@ func (l *pool) giveBack(m *Message) {
 // placeholder takes a message's place in its lane, to say that its key is free.
 func placeholder(ref *AckRef, c *chunk, key uint64) *Message {
 	instead := &Message{ref: ref, chunk: c, lane: key, retry: true, giveBack: true}
-	instead.state.Store(stateReleased)
+	instead.state = stateReleased
 	return instead
 }
 

@@ -21,6 +21,8 @@ type Pipeline struct {
 	batchers    []*batcher
 	byName      map[string]*batcher
 	unnamed     *batcher // of messages that name none; nil when they must
+	keyed       bool     // some batcher has a KeyBy
+	recalls     bool     // some source has an AckTimeout
 	parker      *parker
 	deadLetters *deadLetters // nil without
 	retrying    RetryObserver
@@ -79,6 +81,7 @@ func (p *Pipeline) assemble() {
 	p.ledger.clock = p.clock
 	for _, s := range p.sources {
 		s.settler = newSettler(p, s)
+		p.recalls = p.recalls || s.traits.AckTimeout > 0
 	}
 	p.parker = newParker(p)
 	if p.cfg.Failure.Action == ActionDeadLetter {
@@ -86,6 +89,8 @@ func (p *Pipeline) assemble() {
 	}
 	for _, cfg := range p.cfg.Batchers {
 		b := newBatcher(p, cfg)
+		b.index = len(p.batchers)
+		p.keyed = p.keyed || cfg.KeyBy != nil
 		p.batchers = append(p.batchers, b)
 		p.byName[cfg.Name] = b
 	}
@@ -248,7 +253,8 @@ func (p *Pipeline) log() *slog.Logger { return p.cfg.Logger }
 const handBackWait = 250 * time.Millisecond
 
 // forward hands a processed message on: to its batcher, or to be settled.
-func (p *Pipeline) forward(m *Message) {
+func (w *worker) forward(m *Message) {
+	p := w.pool.p
 	if len(p.batchers) == 0 {
 		p.settle(m, stateSucceeded)
 		return
@@ -263,8 +269,8 @@ func (p *Pipeline) forward(m *Message) {
 		p.handBack(m)
 		return
 	}
-	m.at, m.retry, m.Attempt = b, false, m.earlier+1
-	b.put(m)
+	m.stage, m.retry, m.Attempt = b.number(), false, int(m.earlier)+1
+	w.runs[b.index].put(&b.box, m, w.from, w.place)
 }
 
 // route is the batcher that m goes to, nil when there is none of that name.
@@ -288,7 +294,7 @@ func (p *Pipeline) handBack(m *Message) {
 
 // setKey sets the batch key of a message whose handler set none.
 func (p *Pipeline) setKey(m *Message) {
-	if m.BatchKey != "" || len(p.batchers) == 0 {
+	if !p.keyed || m.BatchKey != "" {
 		return
 	}
 	if b := p.route(m); b != nil && b.cfg.KeyBy != nil {
@@ -311,8 +317,8 @@ func (p *Pipeline) resume(r retry) {
 	switch m := r.message; {
 	case r.release:
 		p.release(m)
-	case m.at != nil:
-		m.at.put(m)
+	case m.stage != 0:
+		m.batcher().put(m)
 	case m.giveBack:
 		p.pool.giveBack(m)
 	default:
@@ -322,13 +328,13 @@ func (p *Pipeline) resume(r retry) {
 
 // want is what a source is asked for: nothing while the pipeline is paused, or a
 // batcher that works has more than its share.
-func (p *Pipeline) want() int {
+func (p *Pipeline) want() (most, least int) {
 	if p.paused.Load() {
-		return 0
+		return 0, 0
 	}
 	for _, b := range p.batchers {
 		if b.overfull() && !b.blocks() {
-			return 0 // it is slow, and works: more would only wait for it
+			return 0, 0 // it is slow, and works: more would only wait for it
 		}
 	}
 	return p.pool.want()

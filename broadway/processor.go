@@ -17,8 +17,10 @@ type Processor func(ctx context.Context, m *Message) error
 
 // dispatcher hands messages to workers. See cursor and lanes.
 type dispatcher interface {
-	// publish hands out fresh messages, in their order.
-	publish(messages []*Message)
+	// prepare is called with what a Fetch brought before anyone else knows of it.
+	prepare(a *arrival)
+	// publish hands out what is prepared, in its order.
+	publish(a *arrival)
 	// requeue hands out a message whose wait for another attempt is over.
 	requeue(m *Message)
 	// queued is how many messages wait for a worker, and not for a key.
@@ -62,9 +64,6 @@ func newPool(p *Pipeline) *pool {
 	return l
 }
 
-// submit takes over fresh messages.
-func (l *pool) submit(messages []*Message) { l.dispatch.publish(messages) }
-
 // idle says that a worker waits and that, therefore, no message does (but those
 // that wait for a message of their own key).
 func (l *pool) idle() bool { return l.resting.Load() > 0 }
@@ -72,7 +71,7 @@ func (l *pool) idle() bool { return l.resting.Load() > 0 }
 // quiet says that a worker waits, and that it has nothing to wake for: one that was
 // woken may not have run yet. The queue is looked at first, or a worker could have
 // emptied it in between, and be at work.
-func (l *pool) quiet() bool { return l.dispatch.empty() && l.idle() }
+func (l *pool) quiet() bool { return l.idle() && l.dispatch.empty() && l.idle() }
 
 // start starts the workers. ctx is what handlers get.
 func (l *pool) start(ctx context.Context) {
@@ -82,19 +81,26 @@ func (l *pool) start(ctx context.Context) {
 
 // desk is a new worker's.
 func (l *pool) desk() *desk {
-	w := &worker{pool: l}
+	w := &worker{pool: l, runs: make([]runs, len(l.p.batchers))}
 	w.owner = w
+	w.renew()
 	return &w.desk
 }
 
 // want is what the pool would take now: nothing until the queue has fallen to
-// the low mark, then up to the high one.
-func (l *pool) want() int {
+// the low mark, then up to the high one. While there is work for some time less than
+// a quarter of that is not worth a Fetch; credit for more will be free soon, as
+// workers are at work.
+func (l *pool) want() (most, least int) {
 	queued := l.dispatch.queued() + int(l.circuit.count.Load())
-	if queued > l.cfg.Concurrency*l.cfg.MinDemand {
-		return 0
+	low, high := l.cfg.Concurrency*l.cfg.MinDemand, l.cfg.Concurrency*l.cfg.MaxDemand
+	if queued > low {
+		return 0, 0
 	}
-	return l.cfg.Concurrency*l.cfg.MaxDemand - queued
+	if queued > low/2 {
+		least = high / 4
+	}
+	return high - queued, least
 }
 
 // rest counts a worker as waiting while wait blocks, after it has seen that a
@@ -115,6 +121,11 @@ type worker struct {
 	desk
 
 	// The worker's own, of which takeOver may have some once it has disowned.
+	handling          *handling // in the desk's slot
+	block             *block    // of the cursor's, or nil
+	from              *block    // where the last message was claimed, nil with order
+	place             int       // of the last message in from
+	runs              []runs    // by batcher
 	succeeded, failed int
 	since             time.Time // start of the visit
 	tick              int64     // the coarse clock then
@@ -140,27 +151,41 @@ func (w *worker) run(ctx context.Context) {
 			w.pool.crew.succeed(ctx, &w.desk)
 		}
 	}()
+	var handling context.Context
+	cancel := context.CancelCauseFunc(func(error) {})
+	defer func() { cancel(nil) }()
+	var since int64
 	for !w.ends && !w.disowned && w.pool.dispatch.await(w, w.pool.stop) {
-		w.visits(ctx)
+		// What handlers hang on their context, and do not take off, ends with it: so it
+		// is not kept for long.
+		if now := w.pool.clock.Load(); handling == nil || w.expired || now-since >= int64(visitTime) {
+			cancel(nil)
+			w.expired, since = false, now
+			handling, cancel = context.WithCancelCause(ctx) //nolint:fatcontext // made of ctx, not of the last one
+			w.cancel.Store(new(cancel))
+		}
+		w.visits(handling)
 	}
 	exiting = w.disowned // takeOver may still read what is the worker's
 }
 
-// visits visits the dispatcher with one context, until there is nothing to do or
-// the context was used up by a time-out.
+// visits visits the dispatcher until there is nothing to do or the context was used up
+// by a time-out.
 func (w *worker) visits(ctx context.Context) {
-	handling, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	w.cancel.Store(&cancel)
-	defer w.slot.Store(nil) // who rests keeps no message from the collector
+	defer w.handling.rest() // who rests keeps no message from the collector
 	for {
 		w.enter()
-		w.pool.dispatch.visit(handling, w)
+		w.pool.dispatch.visit(ctx, w)
 		if w.leaveVisit() == 0 || w.expired {
-			w.expired = false
 			return
 		}
 	}
+}
+
+// renew gives the worker a handling that nobody else knows.
+func (w *worker) renew() {
+	w.handling = &handling{n: 1}
+	w.slot.Store(w.handling)
 }
 
 // enter and leaveVisit bracket a visit; leaveVisit reports it.
@@ -193,15 +218,12 @@ const (
 	parked                // waits for another attempt of the same stage
 )
 
-// handle handles m and hands it on; false says that the worker needs a new
-// context. What became of m is in w.verdict.
+// handle handles m, which is claimed, and hands it on; false says that the worker
+// needs a new context. What became of m is in w.verdict.
 func (w *worker) handle(ctx context.Context, m *Message) bool {
 	w.verdict = gone
-	if !m.retry && !m.claim() {
-		return true // released while it waited
-	}
 	if m.withdrawn() || m.giveBack || ctx.Err() != nil {
-		if m.state.Load() == stateClaimed { // otherwise it stands for one that was given back
+		if atomic.LoadUint32(&m.state) == stateClaimed { // otherwise it stands for one that was given back
 			w.pool.p.release(m)
 		}
 		return true
@@ -218,9 +240,7 @@ func (w *worker) handle(ctx context.Context, m *Message) bool {
 	if w.pool.cfg.RetryStuck {
 		w.before = m.written()
 	}
-	m.run.begin(m, 1, w.pool.clock.Load(), w.trial)
-	m.run.due = m.chunk.due
-	w.slot.Store(&m.run)
+	w.handling.begin(m, w.from, w.place, w.pool.clock.Load(), w.trial)
 	return w.finish(ctx, m, w.guarded(ctx, m))
 }
 
@@ -241,11 +261,13 @@ func (w *worker) enters(m *Message) bool {
 
 // finish hands m on after its handler returned err.
 func (w *worker) finish(ctx context.Context, m *Message, err error) bool {
-	phase, open := m.run.end()
-	w.laneOpen = open
-	trial := w.trial && phase < phaseStuck // otherwise it was over: see stuck
-	if phase >= phaseStuck {
-		w.ends = w.pool.crew.back(&w.desk, &m.run)
+	was := w.handling.end()
+	phase := was.phase()
+	w.laneOpen = was.open()
+	trial := w.trial && was.working() // otherwise it was over: see stuck
+	if !was.working() {
+		w.ends = w.pool.crew.back(&w.desk, w.handling)
+		w.renew()
 	}
 	if phase == phaseDisowned {
 		w.expired, w.disowned = true, true
@@ -260,7 +282,7 @@ func (w *worker) finish(ctx context.Context, m *Message, err error) bool {
 		if trial {
 			w.pool.circuit.tried(true)
 		}
-		w.pool.p.forward(m)
+		w.forward(m)
 		return true
 	}
 	w.failed++
@@ -281,8 +303,10 @@ func (w *worker) stuck(h *handling) {
 // lane. The handler still has the Message, and may write to it: what goes on is a
 // copy.
 func (w *worker) takeOver(ctx context.Context, h *handling, release, open bool) {
-	key, trial, instead := h.m.lane, h.m.retry, placeholder(h.m.ref, h.m.chunk, h.m.lane)
-	m := h.m.copy(w.before)
+	handled, _ := h.message(h.at())
+	handled.chunk.taint()
+	key, trial, instead := handled.lane, handled.retry, placeholder(handled.ref, handled.chunk, handled.lane)
+	m := handled.copy(w.before)
 	v := gone
 	if release {
 		w.pool.p.release(m)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -194,7 +195,9 @@ type source struct {
 	demand    int
 	lastFetch time.Time
 	interrupt context.CancelCauseFunc // of the Fetch that runs, or nil
-	fetching  chan struct{}           // closed when the Fetch that runs returns
+	returned  chan struct{}           // closed when the Fetch that runs returns; nil without a waiter
+
+	arrived arrival // what the last Fetch brought, of run's own
 }
 
 // The causes with which a Fetch is interrupted: by Pause, and by a source that needs
@@ -212,15 +215,20 @@ func (s *source) run(ctx context.Context) {
 		return
 	}
 	var need int64
+	fetching, interrupt := context.WithCancelCause(ctx)
+	defer func() { interrupt(nil) }()
 	for failures := 0; ; {
 		d, err := s.p.ledger.ask(ctx, s, s.want, need, func() { s.starve(need) })
 		if err != nil {
 			return
 		}
-		messages, err := s.fetch(ctx, d)
+		if fetching.Err() != nil && ctx.Err() == nil { // the last Fetch was interrupted
+			fetching, interrupt = context.WithCancelCause(ctx) //nolint:fatcontext // made of ctx, not of the last one
+		}
+		n, err := s.fetch(fetching, interrupt, d)
 		need, _ = NeededBytes(err)
 		switch {
-		case len(messages) > 0 || need > 0 || errors.Is(err, errPaused) || errors.Is(err, errYield):
+		case n > 0 || need > 0 || errors.Is(err, errPaused) || errors.Is(err, errYield):
 			failures = 0
 		case isFatal(err):
 			s.p.stop(fmt.Errorf("producer %s: %w", s.name, err))
@@ -244,9 +252,9 @@ func (s *source) keeps() bool {
 }
 
 // want is what s is asked for.
-func (s *source) want() int {
+func (s *source) want() (most, least int) {
 	if s.over.Load() > 0 {
-		return 0
+		return 0, 0
 	}
 	return s.p.want()
 }
@@ -304,11 +312,10 @@ func (s *source) connect(ctx context.Context) bool {
 	return true
 }
 
-// fetch calls Fetch once with d and hands on what it returns.
-func (s *source) fetch(ctx context.Context, d Demand) ([]*Message, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	done := s.begin(d, cancel)
+// fetch calls Fetch once with d, hands on what it returns, and says how much that is.
+// interrupt ends ctx.
+func (s *source) fetch(ctx context.Context, interrupt context.CancelCauseFunc, d Demand) (n int, err error) {
+	s.begin(d, interrupt)
 	start := time.Now()
 	messages, err := s.guarded(ctx, d)
 	bytes, broken := weigh(messages, d)
@@ -318,25 +325,42 @@ func (s *source) fetch(ctx context.Context, d Demand) ([]*Message, error) {
 		}
 		messages, bytes, err = nil, 0, Fatal(broken)
 	}
-	chunks := s.accept(messages)
-	s.p.ledger.arrived(s, d, chunks, bytes)
-	s.end(done, len(messages))
+	n = len(messages)
+	a := s.accept(messages)
+	if n > 0 {
+		s.p.pool.dispatch.prepare(a)
+	}
+	s.p.ledger.arrived(s, d, a.chunks, bytes)
+	s.end(n)
 	s.p.cfg.Observer.Fetched(FetchEvent{
 		Pipeline: s.p.cfg.Name, Producer: s.name, Demand: d,
-		Messages: len(messages), Bytes: bytes, Duration: time.Since(start), Err: err,
+		Messages: n, Bytes: bytes, Duration: time.Since(start), Err: err,
 	})
-	if len(messages) > 0 {
-		s.p.pool.submit(messages)
+	// What is published may settle, and its chunk be used again, at any time.
+	refs := s.refs(a)
+	if n > 0 {
+		s.p.pool.dispatch.publish(a)
 	}
 	// A reference that drains from here on calls refDrains, and finds its messages
 	// in the ledger. One that drained before is seen here.
-	for _, c := range chunks {
-		c.ref.bind(s.p.refDrains, s.p.nudge, &s.p.count.full)
-		if c.ref.Draining() {
-			s.p.refDrains(c.ref)
+	for _, ref := range refs {
+		ref.bind(s.p)
+		if ref.Draining() {
+			s.p.refDrains(ref)
 		}
 	}
-	return messages, err
+	return n, err
+}
+
+// refs are the references of a's chunks.
+func (s *source) refs(a *arrival) []*AckRef {
+	s.arrived.refs = s.arrived.refs[:0]
+	for _, c := range a.chunks {
+		if n := len(s.arrived.refs); n == 0 || s.arrived.refs[n-1] != c.ref {
+			s.arrived.refs = append(s.arrived.refs, c.ref)
+		}
+	}
+	return s.arrived.refs
 }
 
 // guarded calls Fetch, unless it was interrupted before it began, and turns its
@@ -365,36 +389,61 @@ func weigh(messages []*Message, d Demand) (bytes int64, err error) {
 	return bytes, err
 }
 
+// arrival is what a Fetch brought.
+type arrival struct {
+	messages []*Message
+	n        int
+	chunks   []*chunk
+	refs     []*AckRef
+	span     *span // of the cursor's
+}
+
 // accept cuts messages into chunks, none of which mixes references.
-func (s *source) accept(messages []*Message) []*chunk {
-	var chunks []*chunk
+func (s *source) accept(messages []*Message) *arrival {
+	a := &s.arrived
+	a.messages, a.n, a.chunks = messages, len(messages), a.chunks[:0]
 	now := time.Now()
 	for start := 0; start < len(messages); {
 		end := start + 1
-		for end < len(messages) && messages[end].ref == messages[start].ref && !messages[end].begins {
+		for end < len(messages) && messages[end].ref == messages[start].ref && messages[end].marks&begins == 0 {
 			end++
 		}
-		c := &chunk{source: s, ref: messages[start].ref, messages: messages[start:end:end], fetchedAt: now, due: s.due(messages[start], now)}
-		c.cover(c.messages)
-		for _, m := range c.messages {
-			m.chunk = c
-			m.err = s.p.cfg.MessageLimits.exceeded(m)
-			m.earlier = max(m.Attempt-1, 0)
-			if most := s.p.cfg.Failure.MaxAttempts; m.earlier >= most {
-				m.Attempt, m.err = m.earlier, fmt.Errorf("%w: %d ended with their process, of %d", ErrAttemptsExhausted, m.earlier, most)
-			}
-		}
-		chunks = append(chunks, c)
+		a.chunks = append(a.chunks, s.chunk(messages[start:end:end], now))
 		start = end
 	}
-	return chunks
+	return a
+}
+
+// chunk makes a chunk of messages.
+func (s *source) chunk(messages []*Message, now time.Time) *chunk {
+	c := birthOf(messages)
+	if c == nil {
+		c = &chunk{messages: messages}
+	}
+	c.source, c.ref, c.fetchedAt, c.due = s, messages[0].ref, now, s.due(messages[0], now)
+	c.cover(messages)
+	most := s.p.cfg.Failure.MaxAttempts
+	for _, m := range messages {
+		if m.chunk != c {
+			m.chunk = c
+		}
+		if err := s.p.cfg.MessageLimits.exceeded(m); err != nil {
+			m.err = err
+		}
+		if m.Attempt > 1 {
+			m.earlier = int16(min(m.Attempt-1, math.MaxInt16))
+			if int(m.earlier) >= most {
+				m.Attempt, m.err = int(m.earlier), fmt.Errorf("%w: %d ended with their process, of %d", ErrAttemptsExhausted, m.earlier, most)
+			}
+		}
+	}
+	return c
 }
 
 // begin and end bracket a Fetch, for Pause and Stats.
-func (s *source) begin(d Demand, cancel context.CancelCauseFunc) chan struct{} {
-	done := make(chan struct{})
+func (s *source) begin(d Demand, cancel context.CancelCauseFunc) {
 	s.mu.Lock()
-	s.interrupt, s.fetching, s.demand, s.err = cancel, done, d.Messages, nil
+	s.interrupt, s.demand, s.err = cancel, d.Messages, nil
 	s.mu.Unlock()
 	// Whoever interrupts says why first: it either finds interrupt set, or is seen
 	// here.
@@ -404,18 +453,20 @@ func (s *source) begin(d Demand, cancel context.CancelCauseFunc) chan struct{} {
 	if first := s.p.ledger.first(); first != nil && first != s {
 		cancel(errYield)
 	}
-	return done
 }
 
-func (s *source) end(done chan struct{}, n int) {
+func (s *source) end(n int) {
 	s.mu.Lock()
-	s.interrupt, s.fetching, s.demand = nil, nil, 0
+	s.interrupt, s.demand = nil, 0
 	if n > 0 {
 		s.lastFetch = time.Now()
 	}
+	if s.returned != nil {
+		close(s.returned)
+		s.returned = nil
+	}
 	s.mu.Unlock()
 	s.fetched.Add(int64(n))
-	close(done)
 }
 
 // halt interrupts the Fetch that runs, if any, and waits until it has returned.
@@ -433,12 +484,17 @@ func (s *source) halt(ctx context.Context) error {
 }
 
 // cut interrupts the Fetch that runs, and returns what is closed when it has
-// returned; nil when none runs.
+// returned; nil when none runs. Should it return in between, the next one may be
+// interrupted in its place, and is called again.
 func (s *source) cut(cause error) chan struct{} {
 	s.mu.Lock()
-	interrupt, done := s.interrupt, s.fetching
+	interrupt := s.interrupt
+	if interrupt != nil && s.returned == nil {
+		s.returned = make(chan struct{})
+	}
+	done := s.returned
 	s.mu.Unlock()
-	if done != nil {
+	if interrupt != nil {
 		interrupt(cause)
 	}
 	return done

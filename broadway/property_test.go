@@ -37,8 +37,9 @@ type world struct {
 	stuck    bool          // some handlers and reporters outlive their time-outs
 	outages  time.Duration // so long after the start the world is away, and again
 	start    time.Time
-	rewinds  bool          // sources take nothing back singly
-	timeout  time.Duration // of the sources, for acknowledging
+	rewinds  bool                                   // sources take nothing back singly
+	pool     *broadway.MessagePool[memory.Metadata] // of the messages, or nil
+	timeout  time.Duration                          // of the sources, for acknowledging
 	line     map[string][]int
 	done     map[int]bool // reported, given up, or given back
 }
@@ -132,6 +133,9 @@ func drawWorld(t *rapid.T) *world {
 // long the outages are.
 func (w *world) drawFaults(t *rapid.T) {
 	w.rewinds = rapid.Bool().Draw(t, "rewinds")
+	if rapid.Bool().Draw(t, "memory is used again") {
+		w.pool = new(broadway.MessagePool[memory.Metadata])
+	}
 	w.timeout = rapid.SampledFrom([]time.Duration{0, 0, time.Second}).Draw(t, "ack time-out")
 	w.cfg.Failure.Backoff.Initial = rapid.SampledFrom([]time.Duration{time.Millisecond, 100 * time.Millisecond}).Draw(t, "backoff")
 	w.outages = rapid.SampledFrom([]time.Duration{0, 0, 5 * time.Millisecond, 300 * time.Millisecond}).Draw(t, "outages")
@@ -194,7 +198,7 @@ func (w *world) fill(t *testing.T) {
 func (w *world) open() {
 	w.cfg.Producers = nil
 	for _, q := range w.queues {
-		w.cfg.Producers = append(w.cfg.Producers, like{Producer: memory.New(memory.Config{Queue: q}), rewinds: w.rewinds, timeout: w.timeout})
+		w.cfg.Producers = append(w.cfg.Producers, like{Producer: memory.New(memory.Config{Queue: q}), rewinds: w.rewinds, timeout: w.timeout, pool: w.pool})
 	}
 }
 

@@ -73,6 +73,7 @@ func (q *queue) ready() bool {
 // (2) sees (1) and leaves a token in wake.
 type mailbox struct {
 	queue
+	runs   runStack // of a batcher's
 	asleep atomic.Bool
 	wake   chan struct{} // one token
 }
@@ -106,9 +107,12 @@ func (b *mailbox) nudge() {
 // rest announces that the reader is about to wait, and says whether it may.
 func (b *mailbox) rest() bool {
 	b.asleep.Store(true)
-	if b.ready() {
+	if !b.empty() {
 		b.asleep.Store(false)
 		return false
 	}
 	return true
 }
+
+// empty says that there is nothing to take.
+func (b *mailbox) empty() bool { return !b.ready() && b.runs.top.Load() == nil }

@@ -54,15 +54,20 @@ func (r *reporter) run(ctx context.Context) {
 // report has one batch reported and settles its members.
 func (r *reporter) report(ctx context.Context, o *openBatch) {
 	b := r.b
+	if b.ordered() {
+		o.trials = o.tried()
+	}
 	if ctx.Err() != nil {
 		b.p.release(o.Messages...)
 		b.finished(report{batch: o})
 		return
 	}
 	begin := time.Now()
-	o.run.batch = o
-	o.run.begin(o.Messages[0], len(o.Messages), b.p.clock.nanos(begin), o.trial)
-	o.run.due = firstDue(o.Messages)
+	o.run.batch, o.run.n = o, len(o.Messages)
+	o.run.begin(o.Messages[0], nil, 0, b.p.clock.nanos(begin), o.trial)
+	if b.p.recalls {
+		o.run.due.Store(firstDue(o.Messages))
+	}
 	if b.cfg.RetryStuck {
 		for _, m := range o.Messages {
 			o.before = append(o.before, m.written())
@@ -76,13 +81,13 @@ func (r *reporter) report(ctx context.Context, o *openBatch) {
 
 // finish settles the members of o, unless they are another's by now.
 func (r *reporter) finish(ctx context.Context, o *openBatch, begin time.Time, err error) {
-	phase, _ := o.run.end()
+	was := o.run.end()
 	r.slot.Store(nil)
-	if phase >= phaseStuck {
+	if !was.working() {
 		r.ends = r.b.crew.back(&r.desk, &o.run)
 	}
-	if phase < phaseDisowned {
-		r.b.conclude(ctx, o, o.Messages, begin, err, phase == phaseStuck)
+	if was.phase() != phaseDisowned {
+		r.b.conclude(ctx, o, o.Messages, begin, err, !was.working())
 	}
 }
 
@@ -121,6 +126,7 @@ func (r *reporter) takeOver(ctx context.Context, h *handling, release, _ bool) {
 	members := make([]*Message, len(o.Messages))
 	for i, m := range o.Messages {
 		var before written
+		m.chunk.taint()
 		if o.before != nil {
 			before = o.before[i]
 		}
@@ -130,7 +136,7 @@ func (r *reporter) takeOver(ctx context.Context, h *handling, release, _ bool) {
 		b.p.release(members...)
 		return // no other batch of its keys comes after it
 	}
-	b.conclude(context.WithoutCancel(ctx), o, members, b.p.clock.time(h.began), b.late(), true)
+	b.conclude(context.WithoutCancel(ctx), o, members, b.p.clock.time(h.began.Load()), b.late(), true)
 }
 
 func (b *batcher) late() error {
@@ -145,23 +151,24 @@ func (b *batcher) guarded(ctx context.Context, o *openBatch) (err error) {
 		}
 	}()
 	if b.cfg.ReportTimeout <= 0 {
-		return b.cfg.Reporter(ctx, b.copy(o))
+		return b.cfg.Reporter(ctx, o.see())
 	}
 	late := b.late()
 	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.ReportTimeout, late)
 	defer cancel()
-	err = b.cfg.Reporter(ctx, b.copy(o))
+	err = b.cfg.Reporter(ctx, o.see())
 	if errors.Is(context.Cause(ctx), late) {
 		return late
 	}
 	return err
 }
 
-// copy is what the reporter sees: it may reorder or cut its slice.
-func (b *batcher) copy(o *openBatch) *Batch {
-	c := o.Batch
-	c.Messages = slices.Clone(o.Messages)
-	return &c
+// see is what the reporter sees.
+func (o *openBatch) see() *Batch {
+	messages := append(o.view.Messages[:0], o.Messages...)
+	o.view = o.Batch
+	o.view.Messages = messages
+	return &o.view
 }
 
 // settle settles members after their reporter returned err. What it gives says how
@@ -174,9 +181,13 @@ func (b *batcher) settle(ctx context.Context, members []*Message, err error) (s 
 		s.failed = len(members)
 		return s
 	}
+	if outcome == nil {
+		b.p.succeed(members)
+		return s
+	}
 	succeeded := make([]*Message, 0, len(members))
 	for i, m := range members {
-		if outcome == nil || outcome[i] == nil {
+		if outcome[i] == nil {
 			succeeded = append(succeeded, m)
 			continue
 		}

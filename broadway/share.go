@@ -12,8 +12,12 @@ const minBlocked = 2 * time.Second
 // hold counts a message that comes from ref, and says whether the batcher takes it.
 // Above its share a batcher that works takes what is on its way, and the sources are
 // not asked for more. One that is blocked refuses; or, where a message must keep its
-// place, it stops the message's reference, and the others flow.
+// place, it stops the message's reference, and the others flow. The only batcher has
+// all of the bound as its share, and counts when it takes them.
 func (b *batcher) hold(m *Message) bool {
+	if len(b.p.batchers) == 1 {
+		return true
+	}
 	n := b.held.Add(1)
 	if b.blocks() && n > b.share() {
 		if !m.chunk.source.keeps() {

@@ -35,7 +35,7 @@ type Detacher interface {
 // producer has): a message in a handler is not copied.
 //
 // Without it each message has an array of its own.
-func (m *Message) BeginSlab() { m.begins = true }
+func (m *Message) BeginSlab() { m.marks |= begins }
 
 // charge is what m weighs against the bound.
 func (m *Message) charge() int64 { return m.size + MessageOverhead }
@@ -44,7 +44,7 @@ func (m *Message) charge() int64 { return m.size + MessageOverhead }
 // that is everything; otherwise only the messages themselves, which a producer
 // allocates together, as payloads are dropped one by one.
 func (c *chunk) cover(messages []*Message) {
-	c.slab = messages[0].begins
+	c.slab = messages[0].marks&begins != 0
 	c.kept = MessageOverhead * int64(len(messages))
 	if c.slab {
 		for _, m := range messages {
@@ -64,9 +64,25 @@ func (c *chunk) share(m *Message) int64 {
 // drop lets the collector have what m held. The Message itself lies in one array
 // with others, some of which may live for long.
 func (m *Message) drop() {
-	if !m.read && m.pins.Load() == 0 {
+	if m.marks&watched == 0 && m.pins.Load() == 0 {
 		m.Payload, m.Value, m.Metadata, m.err = nil, nil, nil, nil
 	}
+}
+
+// retire is called when all messages of c have settled, by nobody who has one: they go
+// back to where they came from, or are emptied. What somebody may still read stays as it is.
+func (c *chunk) retire() {
+	switch {
+	case c.tainted.Load() || c.pins.Load() > 0:
+	case c.home != nil:
+		c.home.back()
+		return
+	case c.slab:
+		for _, m := range c.messages {
+			m.drop()
+		}
+	}
+	c.messages, c.blocks = nil, nil
 }
 
 // leave takes m, which no handler has, out of its chunk, into one of its own; the
@@ -85,11 +101,13 @@ func (l *ledger) leave(m *Message) (slab, left bool) {
 	if c.kept <= share || free < share {
 		return c.slab, false
 	}
-	own := &chunk{source: c.source, ref: c.ref, fetchedAt: c.fetchedAt, slab: c.slab, kept: share, remaining: 1, due: c.due}
+	c.taint() // who copies m still reads it, and a copy may share its metadata
+	own := &chunk{source: c.source, ref: c.ref, fetchedAt: c.fetchedAt, slab: c.slab, single: true, kept: share, remaining: 1, due: c.due}
 	own.recalled.Store(c.recalled.Load())
 	l.linkAfter(c, own)
 	if c.remaining--; c.remaining == 0 {
 		l.unlink(c)
+		c.messages, c.blocks = nil, nil
 		l.bytes.Return(c.kept)
 		l.wakeAll()
 	}
@@ -123,8 +141,8 @@ func (p *Pipeline) apart(m *Message) *Message {
 		return m
 	}
 	n := m
-	if !m.own || m.pins.Load() > 0 {
-		n = m.again(m.Attempt, m.at)
+	if m.marks&alone == 0 || m.pins.Load() > 0 {
+		n = m.again(m.Attempt, m.batcher())
 		n.retry, n.giveBack, n.action = m.retry, m.giveBack, m.action
 		m.drop()
 	}

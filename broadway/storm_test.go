@@ -51,11 +51,11 @@ func TestAStormLosesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			s.queue.CloseInput()
-			source := memory.New(memory.Config{Queue: s.queue})
+			source := like{Producer: memory.New(memory.Config{Queue: s.queue}), pool: new(broadway.MessagePool[memory.Metadata])}
 			p := build(t, s.config(source))
 			done := make(chan error, 1)
 			go func() { done <- p.Run(t.Context()) }()
-			s.rage(p, source, done)
+			s.rage(p, source.Producer, done)
 			s.check(p)
 			if s.lets && s.hanging.Load() == 0 {
 				t.Error("no handler hung until the end")

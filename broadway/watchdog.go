@@ -39,7 +39,8 @@ func (p *Pipeline) watch(ctx context.Context, stop <-chan struct{}) {
 				c.look(ctx, now, tick)
 			}
 			if d, ordered := p.pool.dispatch.(*lanes); ordered {
-				d.open(p.pool.crew.slow(now.Add(-laneKept)))
+				since := now.Add(-laneKept)
+				d.open(p.pool.crew.slow(since), p.clock.nanos(since))
 			}
 		case <-stop:
 			return

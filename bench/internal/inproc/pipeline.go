@@ -13,6 +13,7 @@ import (
 // source makes messages as they are asked for, each fetch's in one slab, and counts what is acknowledged.
 type source struct {
 	ref  *broadway.AckRef
+	pool broadway.MessagePool[struct{}]
 	at   int
 	end  int
 	size int // of a message
@@ -42,18 +43,17 @@ func (s *source) Fetch(_ context.Context, d broadway.Demand) ([]*broadway.Messag
 	}
 	n := s.ref.Take(min(d.Messages, s.end-s.at, fit))
 	shared := max(min(slabMessages, slabBytes/s.size), 1)
-	made := make([]broadway.Message, n)
-	messages := make([]*broadway.Message, n)
-	for from := 0; from < n; from += shared {
-		k := min(shared, n-from)
+	messages := make([]*broadway.Message, 0, n)
+	for n > 0 {
+		k := min(shared, n)
 		slab := measure.SlabOf(s.at, k, s.size)
-		for i := range k {
-			m := &made[from+i]
+		made, _ := s.pool.Get(k)
+		for i, m := range made {
 			m.Init(s.ref, int64(s.at+i), slab[i*s.size:(i+1)*s.size])
-			messages[from+i] = m
 		}
-		made[from].BeginSlab()
+		messages = append(messages, made...)
 		s.at += k
+		n -= k
 	}
 	return messages, nil
 }

@@ -1,0 +1,124 @@
+package broadway
+
+import (
+	"slices"
+	"sync/atomic"
+)
+
+// runSize is how many finished messages a run holds at most.
+const runSize = 64
+
+// run is some messages that one worker has finished for one batcher. The worker
+// adds to it also while it is on its way, so that what is finished can be taken at
+// once, also while its worker is in a slow handler, and what is finished fast is
+// handed over many at a time.
+//
+// Whoever swaps state has what it said: the worker adds as long as it can move it
+// from n to n+1; the batcher closes the run and owns what was in it.
+type run struct {
+	below    *run          // in the batcher's stack
+	state    atomic.Uint32 // how many there are, runClosed, or runFree
+	messages []*Message    // a part of the worker's block, or own
+	own      []*Message
+}
+
+const (
+	runClosed = 1<<32 - 1 - iota // the batcher takes what is in it
+	runFree                      // the batcher has done so: its worker may use it again
+)
+
+// close ends r, and returns what is in it; the reader frees r when it has that.
+func (r *run) close() []*Message { return r.messages[:r.state.Swap(runClosed)] }
+
+// free lets the worker of r use it again.
+func (r *run) free() {
+	clear(r.own)
+	r.below = nil
+	r.state.Store(runFree)
+}
+
+// runs are those of one worker for one batcher.
+type runs struct {
+	last  *run
+	n     uint32 // of last
+	block *block // of which last is a part, or nil
+	first int    // its place in block
+	used  []*run // as many as were on their way at once
+	turn  int
+}
+
+// put adds m, which lies at a place in b unless that is nil; the first message of a run
+// brings the run into box. What follows in the same block is not even written down.
+func (o *runs) put(box *mailbox, m *Message, b *block, place int) {
+	if r := o.last; r != nil && b == o.block && int(o.n) < len(r.messages) && (b == nil || place == o.first+int(o.n)) {
+		if b == nil {
+			r.messages[o.n] = m
+		}
+		if r.state.CompareAndSwap(o.n, o.n+1) {
+			o.n++
+			return
+		} // otherwise it was closed, and the message is none of it
+	}
+	r := o.fresh()
+	if o.block != b {
+		o.block = b
+	}
+	if b != nil {
+		r.messages, o.first = b.messages[place:], place
+	} else {
+		if r.own == nil {
+			r.own = make([]*Message, runSize)
+		}
+		r.messages = r.own
+		r.messages[0] = m
+	}
+	r.state.Store(1)
+	o.last, o.n = r, 1
+	box.runs.push(r)
+	box.rouse()
+}
+
+// cut makes the next message begin a run: it comes after all that other workers
+// have put before.
+func (o *runs) cut() { o.last = nil }
+
+// fresh is a run that nobody else has: the one that was used longest ago, if the reader
+// is done with it.
+func (o *runs) fresh() *run {
+	if len(o.used) > 0 {
+		if o.turn++; o.turn >= len(o.used) {
+			o.turn = 0
+		}
+		if r := o.used[o.turn]; r.state.Load() == runFree {
+			return r
+		}
+	}
+	r := new(run)
+	o.used = slices.Insert(o.used, o.turn, r)
+	return r
+}
+
+// runStack is where workers leave runs for one reader: Treiber's stack, which the
+// reader takes as a whole. A run that is used again while somebody pushes on top of it
+// does no harm: the top is what it is linked to.
+type runStack struct{ top atomic.Pointer[run] }
+
+func (s *runStack) push(r *run) {
+	for {
+		r.below = s.top.Load()
+		if s.top.CompareAndSwap(r.below, r) {
+			return
+		}
+	}
+}
+
+// take returns all runs, the first that was pushed first, linked by below.
+func (s *runStack) take() (first *run) {
+	if s.top.Load() == nil {
+		return nil
+	}
+	for r := s.top.Swap(nil); r != nil; {
+		r.below, first, r = first, r, r.below
+	}
+	return first
+}
