@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -53,7 +54,32 @@ func (k *kafka) empty(ctx context.Context, name string, n measure.Needs) (string
 		return "", fmt.Errorf("create topic %s: %w", name, err)
 	}
 	k.live = name
-	return name, nil
+	return name, awaitTopic(ctx, admin, name, n.Partitions)
+}
+
+// awaitTopic waits until a topic is known with all of its partitions: a group that joins before has none of them, and some clients never
+// look again.
+func awaitTopic(ctx context.Context, admin *kadm.Client, name string, partitions int) error {
+	for {
+		topics, err := admin.ListTopics(ctx, name)
+		if err != nil {
+			return err
+		}
+		led := 0
+		for _, p := range topics[name].Partitions {
+			if p.Err == nil && p.Leader >= 0 {
+				led++
+			}
+		}
+		if led == partitions {
+			return nil
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
 }
 
 // topic is one with so many records, made when it is not there yet. Record i has the number i+1 and goes to partition i % partitions;
