@@ -9,6 +9,9 @@ import (
 	"github.com/gobroadway/gobroadway/broadway"
 )
 
+// lastBatch is how long a batch waits to be full, which at these rates only the last one does.
+const lastBatch = 20 * time.Millisecond
+
 func latency() measure.Workload {
 	const rate = 10_000
 	const tens = ", in tens"
@@ -62,7 +65,7 @@ func pipelineLatency(rate, burst, batch int) func(context.Context, measure.Input
 			Processor: broadway.ProcessorConfig{Handler: ours.Handler(measure.Payload, 0)},
 		}
 		if batch > 0 {
-			cfg.Batchers = []broadway.BatcherConfig{{Size: batch, Reporter: func(context.Context, *broadway.Batch) error { return nil }}}
+			cfg.Batchers = []broadway.BatcherConfig{{Size: batch, Timeout: lastBatch, Reporter: func(context.Context, *broadway.Batch) error { return nil }}}
 		}
 		return l.Run(ctx, func(i int) error {
 			from.made <- i

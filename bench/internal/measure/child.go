@@ -45,6 +45,10 @@ func RunChild(ctx context.Context, s System) error {
 	if err != nil {
 		return err
 	}
+	begun, err := used()
+	if err != nil {
+		return err
+	}
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	var out Output
@@ -61,6 +65,7 @@ func RunChild(ctx context.Context, s System) error {
 		return err
 	}
 	runtime.ReadMemStats(&after)
+	out.Begun = begun
 	if out.Peak == 0 {
 		out.Mallocs, out.Base = after.Mallocs-before.Mallocs, base
 		if out.Peak, err = memory("VmHWM:"); err != nil {
@@ -96,7 +101,7 @@ func spawn(ctx context.Context, w Workload, s System, in Input) (Round, error) {
 	return Round{
 		Workload: w.Name, System: s.Name, Version: s.Version,
 		Messages: out.Messages, Seconds: out.Elapsed.Seconds(),
-		CPU:     (child.ProcessState.UserTime() + child.ProcessState.SystemTime()).Seconds(),
+		CPU:     (child.ProcessState.UserTime() + child.ProcessState.SystemTime() - out.Begun).Seconds(),
 		RSS:     float64(out.Peak) / (1 << 20),
 		Mallocs: float64(out.Mallocs) / float64(max(out.Messages, 1)),
 		Grown:   float64(max(out.Peak-out.Base, 0)), Flight: float64(out.Flight), Latency: out.Latency,

@@ -105,6 +105,8 @@ type Output struct {
 	// process of its own says them, and its allocations, or 0 when it does not know.
 	Peak int64 `json:"peak"`
 	Base int64 `json:"base"`
+	// Begun is the CPU time that the process had taken before the system ran: it links all peers, which takes some time to begin.
+	Begun time.Duration `json:"begun"`
 	// Flight is the most bytes that were handed to this project's pipeline and not settled, as it accounts them; 0 when not asked.
 	Flight int64 `json:"flight,omitempty"`
 	// Latency is how late messages were settled that were due at a steady rate; nil for other work.

@@ -21,3 +21,12 @@ func pauser() (pause func(time.Duration), done func()) {
 	}
 	return pause, runtime.UnlockOSThread
 }
+
+// used is the CPU time that this process has taken, of user and system.
+func used() (time.Duration, error) {
+	var r syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &r); err != nil {
+		return 0, err
+	}
+	return time.Duration(r.Utime.Nano() + r.Stime.Nano()), nil
+}
