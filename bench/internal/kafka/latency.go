@@ -44,9 +44,9 @@ func latency(rate int) measure.Workload {
 		Systems: []measure.System{
 			{Name: self, Run: late(rate, oursLate(true))},
 			{Name: perKey, Run: late(rate, oursLate(false))},
-			{Name: franzPoll, Version: "1.22.2", Run: late(rate, franzLate)},
-			{Name: goReader, Version: "0.4.51", Run: late(rate, readerLate)},
-			{Name: watermillSub, Version: "3.0.6", Run: late(rate, watermillLate)},
+			{Name: franzPoll, Version: franzVersion, Run: late(rate, franzLate)},
+			{Name: goReader, Version: kafkaGoVersion, Run: late(rate, readerLate)},
+			{Name: watermillSub, Version: watermillVersion, Run: late(rate, watermillLate)},
 		},
 	}
 	if rate < 10_000 {

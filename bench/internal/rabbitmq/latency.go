@@ -33,8 +33,8 @@ func latency(rate int) measure.Workload {
 		Needs: measure.Needs{RabbitMQ: true, Empty: true},
 		Systems: []measure.System{
 			{Name: self, Run: late(rate, oursLate)},
-			{Name: each, Version: "1.16.0", Run: late(rate, rawLate)},
-			{Name: "watermill subscriber", Version: "3.0.2", Run: late(rate, watermillLate)},
+			{Name: each, Version: clientVersion, Run: late(rate, rawLate)},
+			{Name: "watermill subscriber", Version: watermillVersion, Run: late(rate, watermillLate)},
 		},
 	}
 	if rate >= 10_000 {
