@@ -207,6 +207,7 @@ func (b *batcher) keep(r report) {
 // takeRun takes what a worker has finished, and returns the run after it.
 func (b *batcher) takeRun(r *run, now time.Time) (next *run) {
 	messages, next := r.close(), r.below
+	all := len(messages)
 	if len(b.p.batchers) == 1 {
 		b.raise(b.held.Add(int64(len(messages)))) // see hold
 	}
@@ -224,7 +225,7 @@ func (b *batcher) takeRun(r *run, now time.Time) (next *run) {
 			messages = messages[n:]
 		}
 	}
-	r.free()
+	r.free(all)
 	return next
 }
 

@@ -84,6 +84,9 @@ func (h *handling) end() stand {
 // last one had as well is not written again, since what others may read costs.
 func (h *handling) begin(m *Message, b *block, place int, now int64, trial bool) {
 	now = max(now, 1)
+	if place > placeMask {
+		b, place = nil, 0
+	}
 	if h.began.Load() != now {
 		h.began.Store(now)
 	}
@@ -92,7 +95,9 @@ func (h *handling) begin(m *Message, b *block, place int, now int64, trial bool)
 	}
 	if b == nil {
 		h.m.Store(m)
-		h.chunk.Store(m.chunk)
+	}
+	if c := m.chunk; (b == nil || b.chunk == nil) && h.chunk.Load() != c {
+		h.chunk.Store(c)
 	}
 	if due := m.chunk.due; h.due.Load() != due {
 		h.due.Store(due)
@@ -110,10 +115,14 @@ func (h *handling) rest() {
 
 // message is that of the turn that was read, if it has not ended, and its chunk.
 func (h *handling) message(was stand) (*Message, *chunk) {
-	if b := h.block.Load(); b != nil && was.place() < len(b.messages) {
+	switch b := h.block.Load(); {
+	case b == nil || was.place() >= len(b.messages):
+		return h.m.Load(), h.chunk.Load()
+	case b.chunk == nil: // of several
+		return b.messages[was.place()], h.chunk.Load()
+	default:
 		return b.messages[was.place()], b.chunk
 	}
-	return h.m.Load(), h.chunk.Load()
 }
 
 // pin keeps the message of the turn that runs from being emptied and used again, if

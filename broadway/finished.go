@@ -31,8 +31,8 @@ const (
 func (r *run) close() []*Message { return r.messages[:r.state.Swap(runClosed)] }
 
 // free lets the worker of r use it again.
-func (r *run) free() {
-	clear(r.own)
+func (r *run) free(n int) {
+	clear(r.own[:min(n, len(r.own))])
 	r.below = nil
 	r.state.Store(runFree)
 }

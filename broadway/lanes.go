@@ -3,6 +3,8 @@ package broadway
 import (
 	"context"
 	"runtime/debug"
+	"slices"
+	"sync"
 	"sync/atomic"
 )
 
@@ -22,10 +24,15 @@ const laneKept = 2 * visitTime
 // that waits for another attempt, or is in a slow handler, blocks its key, not its
 // lane.
 type lanes struct {
-	pool    *pool
-	lanes   []lane
-	ready   chan *lane // a lane is in it once at most, so it never blocks
-	waiting atomic.Int64
+	pool      *pool
+	lanes     []lane
+	ready     chan *lane   // a lane is in it once at most, so it never blocks
+	published atomic.Int64 // messages, and again when their key is freed; less what workers popped they wait
+	looked    atomic.Bool  // the sources were made to look at the queue since the last publish, as it is low
+
+	mu     sync.Mutex      // protects following fields
+	popped []*atomic.Int64 // how many messages each worker has popped
+	gone   int64           // and those whose goroutine has ended
 }
 
 // lane is the mailbox of the keys that hash to it.
@@ -33,35 +40,91 @@ type lanes struct {
 // Whoever swaps scheduled from false to true puts the lane into ready; the
 // worker that takes it out owns what is marked so until it swaps it back.
 type lane struct {
-	inbox     queue
-	waiting   atomic.Int64 // in inbox and local; for a moment one less than there are
+	inbox     sheafStack
 	scheduled atomic.Bool
 
 	// The owner's.
-	local   []*Message            // before inbox
+	local   []*Message            // before sheaf
+	sheaf   *sheaf                // before inbox
 	blocked map[uint64][]*Message // by key: what waits for its parked message
+}
+
+// sheaf is messages of one lane, in their order: a block that its lane's owner goes
+// through.
+type sheaf struct {
+	block block
+	place int    // of what comes next
+	below *sheaf // in the stack; once taken, what comes after it
+}
+
+// sheafStack is Treiber's stack, which its reader takes as a whole.
+type sheafStack struct{ top atomic.Pointer[sheaf] }
+
+func (s *sheafStack) push(h *sheaf) {
+	for {
+		h.below = s.top.Load()
+		if s.top.CompareAndSwap(h.below, h) {
+			return
+		}
+	}
+}
+
+// take returns all sheaves, the first that was pushed first, linked by below.
+func (s *sheafStack) take() (first *sheaf) {
+	if s.top.Load() == nil {
+		return nil
+	}
+	for h := s.top.Swap(nil); h != nil; {
+		h.below, first, h = first, h, h.below
+	}
+	return first
 }
 
 func newLanes(l *pool) *lanes {
 	n := lanesPerWorker * l.cfg.Concurrency
-	d := &lanes{pool: l, lanes: make([]lane, n), ready: make(chan *lane, n)}
-	for i := range d.lanes {
-		d.lanes[i].inbox.init()
-	}
-	return d
+	return &lanes{pool: l, lanes: make([]lane, n), ready: make(chan *lane, n)}
 }
 
 func (d *lanes) prepare(*arrival) {}
 
+// publish sorts messages by lane, by counting, so that each lane is visited once.
 func (d *lanes) publish(a *arrival) {
-	for _, m := range a.messages {
+	messages := a.messages
+	if n := len(d.lanes); len(a.counts) < n {
+		a.counts = make([]int32, n)
+	}
+	places, used := make([]int32, len(messages)), 0
+	for i, m := range messages {
 		if m.err == nil { // what is not handled needs no order, and the user's code may be what it died of
 			m.lane = d.laneOf(m)
 		}
+		at := d.placeOf(m.lane)
+		places[i] = int32(at)
+		if a.counts[at]++; a.counts[at] == 1 {
+			used++
+		}
 	}
-	d.waiting.Add(int64(len(a.messages)))
-	for _, m := range a.messages {
-		d.deliver(m)
+	sorted, sheaves := make([]*Message, len(messages)), make([]sheaf, 0, used)
+	a.full = a.full[:0]
+	end := int32(0)
+	for at, n := range a.counts {
+		if n > 0 {
+			sheaves = append(sheaves, sheaf{})
+			sheaves[len(sheaves)-1].block.messages = sorted[end : end+n : end+n]
+			a.full = append(a.full, int32(at))
+			a.counts[at], end = end, end+n
+		}
+	}
+	for i, m := range messages {
+		at := places[i]
+		sorted[a.counts[at]] = m
+		a.counts[at]++
+	}
+	d.published.Add(int64(len(messages)))
+	d.looked.Store(false)
+	for i, at := range a.full {
+		a.counts[at] = 0
+		d.deliver(&d.lanes[at], &sheaves[i])
 	}
 }
 
@@ -76,17 +139,19 @@ func (d *lanes) laneOf(m *Message) (lane uint64) {
 }
 
 func (d *lanes) requeue(m *Message) {
-	d.waiting.Add(1)
-	d.deliver(m)
+	d.published.Add(1)
+	h := new(sheaf)
+	h.block.messages = []*Message{m}
+	d.deliver(d.laneFor(m.lane), h)
 }
 
-// laneFor is where the messages of a key go.
-func (d *lanes) laneFor(key uint64) *lane { return &d.lanes[mix(key)%uint64(len(d.lanes))] }
+// laneFor is where the messages of a key go, and placeOf its place.
+func (d *lanes) laneFor(key uint64) *lane { return &d.lanes[d.placeOf(key)] }
 
-func (d *lanes) deliver(m *Message) {
-	l := d.laneFor(m.lane)
-	l.inbox.push(m)
-	l.waiting.Add(1)
+func (d *lanes) placeOf(key uint64) uint64 { return mix(key) % uint64(len(d.lanes)) }
+
+func (d *lanes) deliver(l *lane, h *sheaf) {
+	l.inbox.push(h)
 	if l.scheduled.CompareAndSwap(false, true) {
 		d.ready <- l
 	}
@@ -107,7 +172,38 @@ func (d *lanes) queued() int {
 	if d.pool.idle() {
 		return 0
 	}
-	return int(d.waiting.Load())
+	return d.waiting()
+}
+
+// waiting is how many messages wait for a worker, or for their key.
+func (d *lanes) waiting() int {
+	d.mu.Lock()
+	popped := d.gone
+	for _, n := range d.popped {
+		popped += n.Load()
+	}
+	d.mu.Unlock()
+	return max(int(d.published.Load()-popped), 0)
+}
+
+// enlist counts what w pops, each worker for itself, until discharge.
+func (d *lanes) enlist(w *worker) (discharge func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.popped = append(d.popped, &w.popped)
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.gone += w.popped.Load()
+		d.popped = slices.DeleteFunc(d.popped, func(n *atomic.Int64) bool { return n == &w.popped })
+	}
+}
+
+// lookOnce makes the sources look at the queue once it has fallen to the low mark.
+func (d *lanes) lookOnce() {
+	if !d.looked.Load() && d.waiting() <= d.pool.cfg.Concurrency*d.pool.cfg.MinDemand && d.looked.CompareAndSwap(false, true) {
+		d.pool.p.ledger.look()
+	}
 }
 
 func (d *lanes) empty() bool { return len(d.ready) == 0 }
@@ -155,13 +251,11 @@ func (d *lanes) visitLane(ctx context.Context, w *worker, l *lane) bool {
 		}
 	}()
 	for range laneVisit {
-		m := l.pop()
+		m := l.pop(w)
 		if m == nil {
 			break
 		}
-		if d.waiting.Add(-1) == int64(d.pool.cfg.Concurrency*d.pool.cfg.MinDemand) {
-			d.pool.p.ledger.look()
-		}
+		w.popped.Add(1)
 		if waits, blocked := l.blocked[m.lane]; blocked && !m.retry {
 			l.blocked[m.lane] = append(waits, m)
 			continue
@@ -173,6 +267,7 @@ func (d *lanes) visitLane(ctx context.Context, w *worker, l *lane) bool {
 			break
 		}
 	}
+	d.lookOnce()
 	return !w.over()
 }
 
@@ -257,29 +352,41 @@ func (d *lanes) note(l *lane, key uint64, trial bool, v verdict) {
 		waits := l.blocked[key]
 		delete(l.blocked, key)
 		l.local = append(waits, l.local...)
-		l.waiting.Add(int64(len(waits)))
-		d.waiting.Add(int64(len(waits)))
+		d.published.Add(int64(len(waits)))
 	}
 }
 
-func (l *lane) pop() (m *Message) {
+// pop takes the next message, of which w knows where it lies; nil when there is none.
+func (l *lane) pop(w *worker) (m *Message) {
 	if len(l.local) > 0 {
 		m, l.local = l.local[0], l.local[1:]
-	} else {
-		m = l.inbox.pop()
+		w.from = nil
+		return m
 	}
-	if m != nil {
-		l.waiting.Add(-1)
+	if l.sheaf == nil {
+		l.sheaf = l.inbox.take()
 	}
-	return m
+	h := l.sheaf
+	if h == nil {
+		return nil
+	}
+	w.from, w.place = &h.block, h.place
+	if h.place++; h.place == len(h.block.messages) {
+		l.sheaf = h.below
+	}
+	return h.block.messages[w.place]
 }
 
-// letGo gives the lane up, or schedules it again when there is more. A push
-// counts before it looks at scheduled: if it counted before this reads waiting,
-// it is seen here; if not, it schedules the lane itself.
+// letGo gives the lane up, or schedules it again when there is more. A push comes
+// before its look at scheduled: if it also came before this looks at the inbox, it is
+// seen here; if not, it schedules the lane itself.
 func (d *lanes) letGo(l *lane) {
+	if l.sheaf != nil || len(l.local) > 0 {
+		d.ready <- l
+		return
+	}
 	l.scheduled.Store(false)
-	if l.waiting.Load() > 0 && l.scheduled.CompareAndSwap(false, true) {
+	if l.inbox.top.Load() != nil && l.scheduled.CompareAndSwap(false, true) {
 		d.ready <- l
 	}
 }

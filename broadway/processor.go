@@ -119,11 +119,12 @@ const visitTime = 100 * time.Millisecond
 type worker struct {
 	pool *pool
 	desk
+	popped atomic.Int64 // messages out of lanes
 
 	// The worker's own, of which takeOver may have some once it has disowned.
 	handling          *handling // in the desk's slot
 	block             *block    // of the cursor's, or nil
-	from              *block    // where the last message was claimed, nil with order
+	from              *block    // where the last message lies, nil when it is alone
 	place             int       // of the last message in from
 	runs              []runs    // by batcher
 	succeeded, failed int
@@ -151,6 +152,9 @@ func (w *worker) run(ctx context.Context) {
 			w.pool.crew.succeed(ctx, &w.desk)
 		}
 	}()
+	if d, ordered := w.pool.dispatch.(*lanes); ordered {
+		defer d.enlist(w)()
+	}
 	var handling context.Context
 	cancel := context.CancelCauseFunc(func(error) {})
 	defer func() { cancel(nil) }()

@@ -396,6 +396,9 @@ type arrival struct {
 	chunks   []*chunk
 	refs     []*AckRef
 	span     *span // of the cursor's
+
+	counts []int32 // of messages by lane, of the lanes'; 0 in between
+	full   []int32 // which are not 0
 }
 
 // accept cuts messages into chunks, none of which mixes references.
