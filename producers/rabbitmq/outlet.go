@@ -66,7 +66,7 @@ type item struct {
 	message       amqp.Publishing
 	confirm       *amqp.DeferredConfirmation
 	unroutable    error // set by the owner
-	unwritten     error // set by the writer
+	unwritten     error // set by the writer: what the client said
 	err           error
 }
 
@@ -186,18 +186,8 @@ func (o *outlet) own(ctx context.Context) error {
 
 // dismiss ends a job that no writer will take.
 func (o *outlet) dismiss(j *job) {
-	if j == nil {
-		return
-	}
-	for i := range j.items {
-		j.items[i].fail(ErrUnconfirmed)
-	}
-	close(j.written)
-}
-
-func (it *item) fail(err error) {
-	if it.err == nil {
-		it.err = err
+	if j != nil {
+		close(j.written)
 	}
 }
 
@@ -282,7 +272,6 @@ func (o *outlet) writeJob(j *job) {
 		}
 		select {
 		case <-j.abandoned:
-			it.err = ErrUnconfirmed
 			continue
 		default:
 		}
@@ -373,10 +362,8 @@ func (o *outlet) confirm(ctx context.Context, it *item) {
 	if it.err != nil {
 		return
 	}
-	if it.unwritten != nil {
-		if it.err = it.unwritten; o.ch.IsClosed() {
-			it.err = o.lost()
-		}
+	if it.confirm == nil {
+		it.err = o.notWritten(ctx, it)
 		return
 	}
 	select {
@@ -400,6 +387,17 @@ func (o *outlet) confirm(ctx context.Context, it *item) {
 	default:
 		it.err = ErrNacked
 	}
+}
+
+// notWritten is why the writer has not written it, or could not.
+func (o *outlet) notWritten(ctx context.Context, it *item) error {
+	switch {
+	case it.unwritten == nil && ctx.Err() != nil:
+		return o.late(ctx)
+	case it.unwritten == nil || o.ch.IsClosed():
+		return o.lost()
+	}
+	return it.unwritten
 }
 
 // newJob makes a job of n items.
