@@ -27,6 +27,8 @@ import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 public final class Drain {
     private static final VarHandle LONGS = MethodHandles.byteArrayViewVarHandle(long[].class, ByteOrder.LITTLE_ENDIAN);
 
+    private static final long GOLDEN = 0x9e3779b97f4a7c15L; // as in measure.Write
+
     public static void main(String[] args) throws Exception {
         String topic = args[1];
         long messages = Long.parseLong(args[3]);
@@ -81,7 +83,8 @@ public final class Drain {
         long first = (long) LONGS.get(payload, 0);
         long different = 0;
         for (int at = 8; at + 8 <= size; at += 8) {
-            different |= (long) LONGS.get(payload, at) ^ first;
+            long word = at % 32 == 24 ? first * (GOLDEN + 2L * at) : first;
+            different |= (long) LONGS.get(payload, at) ^ word;
         }
         return different == 0 ? first : 0;
     }
