@@ -12,6 +12,7 @@ const (
 	self        = "broadway"
 	channels100 = "channels, slices of 100"
 	channels10  = "channels, slices of 10"
+	smallest    = "the smallest program that does it"
 )
 
 // Versions, as in go.mod.
@@ -64,6 +65,7 @@ func inProcess() measure.Workload {
 			{Name: "channels, one at a time", Run: singles(2)},
 			{Name: self, Run: pipeline(shape{workers: 2, demand: 500})},
 			{Name: self + ", defaults", Run: pipeline(shape{})},
+			{Name: smallest, Run: limit},
 			{Name: watermill, Version: watermillVersion, Fraction: 0.05, Run: goChannel{topics: 10}.run},
 			{Name: watermillBest, Version: watermillVersion, Fraction: 0.05, Run: goChannel{topics: 10, unacked: 1}.run},
 			benthosShape{size: 1, threads: 2, collect: batchSize, inFlight: 2}.system("benthos, one at a time", 0.02),
