@@ -65,7 +65,7 @@ func RunChild(ctx context.Context, s System) error {
 		return err
 	}
 	runtime.ReadMemStats(&after)
-	out.Begun = begun
+	out.Begun += begun // a system that is a process of its own has said its own
 	if out.Peak == 0 {
 		out.Mallocs, out.Base = after.Mallocs-before.Mallocs, base
 		if out.Peak, err = memory("VmHWM:"); err != nil {

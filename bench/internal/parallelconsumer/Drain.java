@@ -44,6 +44,7 @@ public final class Drain {
         AtomicLong count = new AtomicLong();
         LongAdder sum = new LongAdder();
         CountDownLatch done = new CountDownLatch(1);
+        long begun = ProcessHandle.current().info().totalCpuDuration().orElseThrow().toNanos();
         long start = System.nanoTime();
         processor.subscribe(List.of(topic));
         processor.poll(context -> {
@@ -59,8 +60,8 @@ public final class Drain {
         });
         done.await();
         processor.closeDontDrainFirst(); // all is done: to drain may wait for the next commit interval
-        System.out.printf("{\"messages\":%d,\"sum\":%d,\"elapsed\":%d,\"peak\":%d}%n",
-                count.get(), sum.sum(), Commits.last - start, peak());
+        System.out.printf("{\"messages\":%d,\"sum\":%d,\"elapsed\":%d,\"peak\":%d,\"begun\":%d}%n",
+                count.get(), sum.sum(), Commits.last - start, peak(), begun);
     }
 
     private static Map<String, Object> settings(String broker, String group) {
