@@ -2,6 +2,7 @@ package acknowledgers
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 	"slices"
 )
@@ -331,6 +332,20 @@ func (o *Offsets) Done(offset int64) bool {
 	}
 	i, _ := slices.BinarySearchFunc(o.skip, offset, endsAbove)
 	return i < len(o.skip) && o.skip[i].First <= offset
+}
+
+// Undone is the end of the offsets from offset on, which is not [Offsets.Done], that
+// are not done either: the first one above it that is, or the highest there is. Like
+// Done it may be called while another goroutine uses the ledger.
+func (o *Offsets) Undone(offset int64) int64 {
+	if len(o.skip) == 0 {
+		return math.MaxInt64
+	}
+	i, _ := slices.BinarySearchFunc(o.skip, offset, endsAbove)
+	if i == len(o.skip) {
+		return math.MaxInt64
+	}
+	return o.skip[i].First
 }
 
 // Skipped lists what earlier epochs settled and no prefix covers yet.

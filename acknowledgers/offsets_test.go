@@ -1,6 +1,7 @@
 package acknowledgers_test
 
 import (
+	"math"
 	"slices"
 	"testing"
 
@@ -107,6 +108,14 @@ func TestOffsetsRewindSkipsWhatIsSettled(t *testing.T) {
 		if r.Done(offset) != done {
 			t.Errorf("Done(%d) = %v, want %v", offset, !done, done)
 		}
+	}
+	for offset, end := range map[int64]int64{1: 3, 2: 3, 5: math.MaxInt64, 100: math.MaxInt64} {
+		if got := r.Undone(offset); got != end {
+			t.Errorf("Undone(%d) = %d, want %d", offset, got, end)
+		}
+	}
+	if got := o.Undone(7); got != math.MaxInt64 {
+		t.Errorf("Undone(7) = %d of a ledger that began with nothing", got)
 	}
 	// 1 and 2 come again and only 2 settles: a second rewind knows of 2, 3 and 4.
 	r.Deliver(1, 2)

@@ -19,10 +19,10 @@ import (
 const corruptTries = 3
 
 // apply takes over what a broker answered. Callers hold mu.
-func (s *session) apply(p *plan, b *broker, answer *kmsg.FetchResponse) {
+func (s *session) apply(p *plan, b *broker, answer *kmsg.FetchResponse, buffer []byte) {
 	now := time.Now()
 	told := map[*partition]bool{}
-	f := &frame{node: p.node}
+	f := &frame{node: p.node, size: cap(buffer), buffer: buffer}
 	for i := range answer.Topics {
 		t := &answer.Topics[i]
 		if answer.Version > mostFetchByName {
@@ -44,6 +44,8 @@ func (s *session) apply(p *plan, b *broker, answer *kmsg.FetchResponse) {
 	}
 	if f.users > 0 {
 		b.held += f.size
+	} else {
+		s.producer.buffers.back(buffer)
 	}
 	for _, part := range p.parts {
 		if !told[part] {
@@ -54,7 +56,6 @@ func (s *session) apply(p *plan, b *broker, answer *kmsg.FetchResponse) {
 
 // applyPartition takes over one partition's part. Callers hold mu.
 func (s *session) applyPartition(f *frame, part *partition, q *kmsg.FetchResponseTopicPartition, now time.Time) {
-	f.size += len(q.RecordBatches)
 	part.alone = false
 	if c := code(q.ErrorCode); c != codeNone {
 		s.refused(f.node, part, c, now)
@@ -79,7 +80,7 @@ func (s *session) applyPartition(f *frame, part *partition, q *kmsg.FetchRespons
 		end = q.LastStableOffset
 	}
 	e := measure(q.RecordBatches, part.fetchOffset, end, part.doubt)
-	part.doubt = e.doubt
+	part.doubt, part.ahead = e.doubt, e.ahead
 	switch {
 	case e.doubt >= 0:
 		part.tail = false // look again

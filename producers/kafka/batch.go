@@ -62,7 +62,7 @@ func (b batchInfo) transactional() bool { return b.attributes&attrTransactional 
 var errPartial = errors.New("partial batch")
 
 // peekBatch reads the head of the batch that raw begins with, without checking
-// its sum. The error is errPartial, or wraps errCorrupt.
+// its sum. The error is errPartial, with the size if that is there, or wraps errCorrupt.
 func peekBatch(raw []byte) (batchInfo, error) {
 	if len(raw) < atBody {
 		return batchInfo{}, errPartial
@@ -79,7 +79,7 @@ func peekBatch(raw []byte) (batchInfo, error) {
 		return batchInfo{}, corrupt("length %d is shorter than its head", length)
 	}
 	if len(raw) < size {
-		return batchInfo{}, errPartial
+		return batchInfo{size: size}, errPartial
 	}
 	b := batchInfo{
 		base:          int64(binary.BigEndian.Uint64(raw)),
@@ -121,6 +121,9 @@ type extent struct {
 	// doubt is the base offset of a first batch that is not believed yet, -1 for none.
 	doubt int64
 	held  int64 // the same of another batch, behind those that are believed
+	// ahead is how large the batch is that was cut off, as its head tells, in bytes; 0
+	// when it does not.
+	ahead int
 }
 
 // measure walks the heads of the batches in raw, from the offset that was asked
@@ -137,6 +140,7 @@ func measure(raw []byte, from, end, doubt int64) extent {
 	for e.complete < len(raw) {
 		b, err := peekBatch(raw[e.complete:])
 		if errors.Is(err, errPartial) {
+			e.ahead = b.size
 			break
 		}
 		if err != nil {

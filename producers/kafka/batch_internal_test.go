@@ -465,7 +465,7 @@ func TestFillAllocatesPerSlabNotPerMessage(t *testing.T) {
 			t.Fatal("not all were read")
 		}
 	})
-	if allocated > 30 {
+	if allocated > 50 { // five for each slab: nothing settles here, so that none is used again
 		t.Errorf("%v allocations for 1000 messages", allocated)
 	}
 }

@@ -56,6 +56,7 @@ func (s *session) deliver(d broadway.Demand) (messages []*broadway.Message, err 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	ready, expanded := s.affordable(s.readyParts())
+	messages = make([]*broadway.Message, 0, most(ready, d.Messages))
 	var tooLarge int64
 	for i, part := range ready {
 		left := d.Messages - len(messages)
@@ -67,7 +68,7 @@ func (s *session) deliver(d broadway.Demand) (messages []*broadway.Message, err 
 			continue
 		}
 		parts := len(ready) - i
-		h := s.surface(part, max((left+parts-1)/parts, min(left, minRun)), d.Bytes, full)
+		h := s.surface(part, messages, max((left+parts-1)/parts, min(left, minRun)), d.Bytes, full)
 		expanded += part.expanded() - before
 		messages = append(messages, h.messages...)
 		d.Bytes -= h.bytes
@@ -83,6 +84,15 @@ func (s *session) deliver(d broadway.Demand) (messages []*broadway.Message, err 
 		return nil, broadway.NeedBytes(tooLarge)
 	}
 	return messages, nil
+}
+
+// most is how many messages parts may hand out, up to wanted.
+func most(parts []*partition, wanted int) int {
+	n := int64(0)
+	for _, p := range parts {
+		n += p.waiting()
+	}
+	return int(min(n, int64(wanted)))
 }
 
 // readyParts lists the partitions that can hand out, in turn. Callers hold mu.
@@ -120,26 +130,29 @@ func (s *session) windowLeft(p *partition) int64 {
 	return left
 }
 
-// surface brings up messages of one partition. It gives mu away while it decodes;
+// surface brings up messages of one partition, in what before has left of its array. It gives mu away while it decodes;
 // decoding keeps the segment in place meanwhile. When full it opens no further batch.
 // Callers hold mu.
-func (s *session) surface(part *partition, most int, bytes int64, full bool) (h haul) {
+func (s *session) surface(part *partition, before []*broadway.Message, most int, bytes int64, full bool) (h haul) {
 	own := part.own
 	if part.phase != phaseFetching {
 		return h
 	}
 	most = own.ref.Take(int(min(int64(most), s.windowLeft(part))))
+	d := s.producer.decoder
+	h.messages, h.spans, h.epochs = before[len(before):], d.spans[:0], d.epochs[:0]
 	h.next, h.below, h.leader, h.full = own.ledger.Position(), s.allowed(part), part.leader.epoch, full
 	for len(h.messages) < most && len(part.segments) > 0 && h.goesOn() {
 		seg := part.segments[0]
 		part.decoding = true
 		s.mu.Unlock()
-		seg.fill(s.producer.decoder, own, most-len(h.messages), bytes, &h)
+		seg.fill(d, own, most-len(h.messages), bytes, &h)
 		s.mu.Lock()
 		part.decoding = false
 		if own.session.Load() != s {
 			// The next session has taken it over meanwhile, and reads this again.
 			own.ref.Untake(most)
+			s.drop(part)
 			return haul{}
 		}
 		seg.expected = seg.waiting()
@@ -153,6 +166,7 @@ func (s *session) surface(part *partition, most int, bytes int64, full bool) (h 
 		}
 	}
 	own.delivered(&h)
+	d.spans, d.epochs = h.spans, h.epochs
 	part.attempts(h.messages)
 	if h.held {
 		s.ask(part, h.offset, h.offsetEpoch)

@@ -35,6 +35,18 @@ const (
 // versionRange is what a broker speaks of one API.
 type versionRange struct{ min, max int16 }
 
+// question is what is asked of a broker.
+type question struct {
+	request kmsg.Request
+	// most is the highest version that our code understands.
+	most int16
+	// maxFrame bounds the answer, in bytes.
+	maxFrame int
+	// buffers lend what the answer is read into, and get it back from whoever has
+	// the reply. Nil if it is the collector's.
+	buffers *buffers
+}
+
 // exchange is one request and its answer, as a message of kafka-go's transport:
 // that gives connections, pooled, authenticated and encrypted; bytes are written
 // and read here, with kmsg as the codec. It holds nothing of the answer, as the
@@ -44,18 +56,17 @@ type versionRange struct{ min, max int16 }
 // told to find a leader. It knows the cluster from metadata of its own, which it
 // may have missed while brokers were away, and which lags behind ours.
 type exchange struct {
-	request  kmsg.Request
+	question
 	clientID string
-	// most is the highest version that our code understands.
-	most int16
-	// maxFrame bounds the answer, in bytes.
-	maxFrame int
 	// reached says that a connection stood, ready for the request.
 	reached atomic.Bool
 }
 
-// reply carries an answer through kafka-go.
-type reply struct{ response kmsg.Response }
+// reply carries an answer, and the memory that it aliases, through kafka-go.
+type reply struct {
+	response kmsg.Response
+	buffer   []byte
+}
 
 // ApiKey names the API to kafka-go.
 func (r *reply) ApiKey() protocol.ApiKey { return protocol.ApiKey(r.response.Key()) }
@@ -95,22 +106,19 @@ func (e *exchange) RawExchange(rw io.ReadWriter) (m protocol.Message, err error)
 	// The version belongs to this connection: a copy of the request would cost
 	// more, and one request runs on one connection at a time.
 	e.request.SetVersion(version)
-	response, err := roundTrip(rw, c, e.request, e.clientID, e.maxFrame)
-	if err != nil {
-		return nil, err
-	}
-	return &reply{response}, nil
+	return e.roundTrip(rw, c)
 }
 
 // negotiate asks the broker what it speaks. kafka-go has asked too, but keeps
 // only what it would choose itself. Version 0 is what every broker answers.
 func (e *exchange) negotiate(rw io.ReadWriter, c *conn) (map[int16]versionRange, error) {
 	request := kmsg.NewPtrApiVersionsRequest()
-	response, err := roundTrip(rw, c, request, e.clientID, frameSlack)
+	first := exchange{question: question{request: request, maxFrame: frameSlack}, clientID: e.clientID}
+	m, err := first.roundTrip(rw, c)
 	if err != nil {
 		return nil, err
 	}
-	answer := response.(*kmsg.ApiVersionsResponse)
+	answer := m.response.(*kmsg.ApiVersionsResponse)
 	if answer.ErrorCode != 0 {
 		return nil, fmt.Errorf("kafka: asking for API versions: %w", codeError(answer.ErrorCode))
 	}
@@ -135,18 +143,23 @@ func pickVersion(request kmsg.Request, versions map[int16]versionRange, most int
 	return version, nil
 }
 
-// roundTrip writes request and reads its answer.
-func roundTrip(rw io.ReadWriter, c *conn, request kmsg.Request, clientID string, maxFrame int) (kmsg.Response, error) {
+// roundTrip writes the request and reads its answer.
+func (e *exchange) roundTrip(rw io.ReadWriter, c *conn) (*reply, error) {
 	c.correlation++
-	formatter := kmsg.NewRequestFormatter(kmsg.FormatterClientID(clientID))
-	if _, err := rw.Write(formatter.AppendRequest(nil, request, c.correlation)); err != nil {
+	formatter := kmsg.NewRequestFormatter(kmsg.FormatterClientID(e.clientID))
+	if _, err := rw.Write(formatter.AppendRequest(nil, e.request, c.correlation)); err != nil {
 		return nil, err
 	}
-	frame, err := readFrame(rw, maxFrame)
+	frame, err := readFrame(rw, e.maxFrame, e.buffers)
 	if err != nil {
 		return nil, err
 	}
-	return decodeResponse(frame, request, c.correlation)
+	response, err := decodeResponse(frame, e.request, c.correlation)
+	if err != nil {
+		e.buffers.back(frame)
+		return nil, err
+	}
+	return &reply{response, frame}, nil
 }
 
 // errLargeAnswer is why an answer is not read.
@@ -154,7 +167,7 @@ var errLargeAnswer = errors.New("kafka: the broker announces an answer that is t
 
 // readFrame reads one length-prefixed answer. A length that is a lie costs at
 // most a few MiB more than what has really arrived, twice.
-func readFrame(r io.Reader, most int) ([]byte, error) {
+func readFrame(r io.Reader, most int, lender *buffers) (_ []byte, err error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return nil, err
@@ -166,8 +179,12 @@ func readFrame(r io.Reader, most int) ([]byte, error) {
 	if size < 4 {
 		return nil, fmt.Errorf("kafka: the broker announces an answer of %d bytes", size)
 	}
-	const trusted = 16 << 20
-	frame := make([]byte, min(size, trusted))
+	frame := lender.lend(int(min(size, trusted)))
+	defer func() {
+		if err != nil {
+			lender.back(frame)
+		}
+	}()
 	for at := 0; ; {
 		n, err := io.ReadFull(r, frame[at:])
 		if err != nil {
@@ -177,7 +194,7 @@ func readFrame(r io.Reader, most int) ([]byte, error) {
 		if int64(at) == size {
 			return frame, nil
 		}
-		frame = append(frame, make([]byte, min(int64(at), size-int64(at)))...)
+		frame = lender.grow(frame, int(min(int64(at), size-int64(at))))
 	}
 }
 
@@ -280,20 +297,33 @@ func (w *wire) ask(node int32, request kmsg.Request, most int16, maxFrame int) (
 	return w.try(context.Background(), node, request, most, maxFrame)
 }
 
+// fetch is ask with buffers for the answer.
+func (w *wire) fetch(node int32, q question) (*reply, error) {
+	return w.attempt(context.Background(), node, q)
+}
+
 // try is ask for callers that may give up: the exchange then goes on without
 // them, and its answer is dropped. A connection that turns out to be gone is
 // replaced once.
 func (w *wire) try(ctx context.Context, node int32, request kmsg.Request, most int16, maxFrame int) (kmsg.Response, error) {
+	r, err := w.attempt(ctx, node, question{request: request, most: most, maxFrame: maxFrame})
+	if err != nil {
+		return nil, err
+	}
+	return r.response, nil
+}
+
+func (w *wire) attempt(ctx context.Context, node int32, q question) (*reply, error) {
 	where, addr := "any broker", w.seeds
 	if node != anyBroker {
 		where, addr = fmt.Sprintf("broker %d", node), w.addr(node)
 	}
 	err := errUnknownBroker
 	for attempt := 1; addr != nil && attempt <= 2; attempt++ {
-		e := &exchange{request: request, clientID: w.clientID, most: most, maxFrame: maxFrame}
-		var response kmsg.Response
-		if response, err = w.send(ctx, addr, e); err == nil {
-			return response, nil
+		e := &exchange{question: q, clientID: w.clientID}
+		var r *reply
+		if r, err = w.send(ctx, addr, e); err == nil {
+			return r, nil
 		}
 		if !e.reached.Load() && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) {
 			err = fmt.Errorf("%s: %w", w.hint, err)
@@ -303,12 +333,12 @@ func (w *wire) try(ctx context.Context, node int32, request kmsg.Request, most i
 			break
 		}
 	}
-	return nil, fmt.Errorf("kafka: %s to %s: %w", kmsg.NameForKey(request.Key()), where, err)
+	return nil, fmt.Errorf("kafka: %s to %s: %w", kmsg.NameForKey(q.request.Key()), where, err)
 }
 
 var errUnknownBroker = errors.New("its address is not known")
 
-func (w *wire) send(ctx context.Context, addr net.Addr, e *exchange) (kmsg.Response, error) {
+func (w *wire) send(ctx context.Context, addr net.Addr, e *exchange) (*reply, error) {
 	m, err := w.transport.RoundTrip(ctx, addr, e)
 	if err != nil {
 		return nil, refused(w.transport.SASL, err)
@@ -317,7 +347,7 @@ func (w *wire) send(ctx context.Context, addr net.Addr, e *exchange) (kmsg.Respo
 	if !ok {
 		return nil, fmt.Errorf("the transport answered %T", m)
 	}
-	return r.response, nil
+	return r, nil
 }
 
 // learn keeps where a broker is.

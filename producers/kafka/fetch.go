@@ -157,6 +157,7 @@ func (s *session) plan(node int32, lane int, parts []*partition) *plan {
 	if b == nil {
 		b = &broker{}
 		s.brokers[node] = b
+		s.producer.buffers.bound(2 * s.cfg.MaxBytes * len(s.brokers))
 	}
 	if lane == laneTail && b.busy[laneTail] {
 		lane = laneTail2
@@ -186,7 +187,7 @@ func (s *session) plan(node int32, lane int, parts []*partition) *plan {
 	}
 	b.busy[lane] = true
 	b.reserved += p.maxBytes
-	for _, part := range parts {
+	for _, part := range p.parts {
 		part.inflight = true
 		p.owns = append(p.owns, part.own)
 		p.from = append(p.from, part.fetchOffset)
@@ -216,8 +217,27 @@ func (s *session) prepareFetch(p *plan, b *broker) bool {
 		p.maxBytes = min(p.maxBytes, free)
 	}
 	b.asks[p.lane] = asks
+	p.order()
 	p.fetch = s.fetchRequest(p, wait)
 	return true
+}
+
+// order puts the partitions first that have waited longest, as brokers fill an answer
+// from the front. Of those that are behind it leaves out the ones that maxBytes have no
+// room for: they would be cut off.
+func (p *plan) order() {
+	slices.SortStableFunc(p.parts, func(a, b *partition) int { return int(a.turn - b.turn) })
+	sum := 0
+	if p.lane != laneBehind {
+		return
+	}
+	for i, part := range p.parts {
+		if sum += part.wants(); sum > p.maxBytes {
+			p.parts = p.parts[:max(i, 1)]
+			return
+		}
+	}
+	p.maxBytes = sum
 }
 
 // evict drops what was fetched of partitions that have no room: others of the
@@ -234,10 +254,8 @@ func (s *session) evict(node int32) {
 	}
 }
 
-// fetchRequest asks for all partitions of a plan, those first that have waited
-// longest: brokers fill an answer from the front.
+// fetchRequest asks for all partitions of a plan.
 func (s *session) fetchRequest(p *plan, wait time.Duration) *kmsg.FetchRequest {
-	slices.SortStableFunc(p.parts, func(a, b *partition) int { return int(a.turn - b.turn) })
 	r := kmsg.NewPtrFetchRequest()
 	r.ReplicaID = -1
 	r.MaxWaitMillis = int32(wait / time.Millisecond)
@@ -264,7 +282,7 @@ func (s *session) fetchRequest(p *plan, wait time.Duration) *kmsg.FetchRequest {
 		q.CurrentLeaderEpoch = part.leader.epoch
 		q.LastFetchedEpoch = part.fetchEpoch
 		q.LogStartOffset = -1
-		q.PartitionMaxBytes = int32(part.partBytes)
+		q.PartitionMaxBytes = int32(part.wants())
 		t.Partitions = append(t.Partitions, q)
 	}
 	r.Topics = topics.list
@@ -275,12 +293,13 @@ func (s *session) fetchRequest(p *plan, wait time.Duration) *kmsg.FetchRequest {
 func (s *session) execute(p *plan) {
 	s.producer.count.exchanges.Add(1)
 	var fetched *kmsg.FetchResponse
+	var buffer []byte
 	var offsets map[topicPartition]offsetAnswer
 	var ends map[topicPartition]epochEnd
 	var err error
 	switch {
 	case p.fetch != nil:
-		fetched, err = s.exchange(p)
+		fetched, buffer, err = s.exchange(p)
 	case p.epochs != nil:
 		ends, err = s.cluster.epochEnds(p.node, p.epochs)
 	default:
@@ -298,6 +317,7 @@ func (s *session) execute(p *plan) {
 	}
 	switch {
 	case s.ended:
+		s.producer.buffers.back(buffer)
 	case p.fetch != nil && errors.Is(err, errLargeAnswer):
 		s.tooLarge(p, err)
 	case err != nil:
@@ -305,7 +325,7 @@ func (s *session) execute(p *plan) {
 		s.failed(p, b, err)
 	case fetched != nil:
 		b.failures = 0
-		s.apply(p, b, fetched)
+		s.apply(p, b, fetched, buffer)
 	case ends != nil:
 		b.failures = 0
 		s.resolveEpochs(p, ends)
@@ -317,24 +337,27 @@ func (s *session) execute(p *plan) {
 	s.producer.wake()
 }
 
-// exchange asks for records.
-func (s *session) exchange(p *plan) (*kmsg.FetchResponse, error) {
+// exchange asks for records. The answer aliases buffer, which is to be given back.
+func (s *session) exchange(p *plan) (answer *kmsg.FetchResponse, buffer []byte, err error) {
 	most := s.cfg.MaxBytes + s.cfg.MaxBatchBytes + frameSlack
-	response, err := s.wire.ask(p.node, p.fetch, p.most, most)
+	r, err := s.wire.fetch(p.node, question{request: p.fetch, most: p.most, maxFrame: most, buffers: &s.producer.buffers})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	answer, ok := response.(*kmsg.FetchResponse)
-	if !ok {
-		return nil, unexpected(response)
+	answer, ok := r.response.(*kmsg.FetchResponse)
+	switch {
+	case !ok:
+		err = unexpected(r.response)
+	case answer.Version < 4:
+		err = fmt.Errorf("kafka: broker %d is older than 0.11", p.node)
+	case answer.ErrorCode != 0:
+		err = fmt.Errorf("kafka: Fetch: %w", codeError(answer.ErrorCode))
 	}
-	if answer.Version < 4 {
-		return nil, fmt.Errorf("kafka: broker %d is older than 0.11", p.node)
+	if err != nil {
+		s.producer.buffers.back(r.buffer)
+		return nil, nil, err
 	}
-	if answer.ErrorCode != 0 {
-		return nil, fmt.Errorf("kafka: Fetch: %w", codeError(answer.ErrorCode))
-	}
-	return answer, nil
+	return answer, r.buffer, nil
 }
 
 // tooLarge looks for the partition whose next batch is larger than is accepted: a

@@ -58,6 +58,7 @@ type partition struct {
 	inflight    bool // an exchange asks for it
 	tail        bool // nothing was left at the broker
 	partBytes   int  // bytes to ask for, at most
+	ahead       int  // how large the next batch is, in bytes, 0 when it is not known
 	turn        int64
 
 	highWatermark int64 // -1 when it is not known yet
@@ -236,6 +237,21 @@ func (p *partition) waiting() (n int64) {
 		n += seg.expected
 	}
 	return n
+}
+
+// wants is how many bytes to ask for: whole batches, and the head of the one behind
+// them, as brokers cut an answer off anywhere, and what is cut off comes twice. How
+// large the next batch is the answer before has told, those after it are taken to be
+// like it, unless they are large.
+func (p *partition) wants() int {
+	room := p.partBytes - atBody
+	switch {
+	case p.ahead == 0 || p.ahead > room:
+		return p.partBytes
+	case p.ahead > room/4:
+		return p.ahead + atBody
+	}
+	return room/p.ahead*p.ahead + atBody
 }
 
 // target is the broker to ask, anyBroker when it is not known.

@@ -36,6 +36,7 @@ type Producer struct {
 	wire    *wire
 	cluster *cluster
 	decoder *decoder // used by the goroutine that runs Fetch
+	buffers buffers  // for answers to Fetch
 
 	ready   chan struct{} // something changed that Fetch waits for
 	quit    chan struct{} // closed by Close

@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"encoding/binary"
+	"math"
 
 	"github.com/gobroadway/gobroadway/broadway"
 )
@@ -12,12 +13,14 @@ type record struct {
 	timestamp int64 // milliseconds since 1970
 	key       []byte
 	value     []byte
-	headers   []byte // their number, and as encoded; checked
+	headers   []byte // their number, and as encoded; checked; nil when there are none
 }
 
 // size is what the record weighs against a demand. The number of headers does not
 // count: it takes a byte even when there are none.
-func (r *record) size() int64 { return int64(len(r.key) + len(r.value) + len(r.headers) - 1) }
+func (r *record) size() int64 {
+	return int64(len(r.key) + len(r.value) + max(len(r.headers)-1, 0))
+}
 
 // reader takes varints and byte strings off a slice. After the first mistake it
 // is bad and returns zeros.
@@ -71,41 +74,88 @@ func (r *reader) span(n int64) []byte {
 	return b
 }
 
+// nowhere is beyond every slice, and a sum with a length does not overflow.
+const nowhere = math.MaxInt / 2
+
+// varint is what the zigzag-encoded number at b[at:] says, and where it ends: nowhere
+// when there is none. Nearly all in a record take one or two bytes.
+func varint(b []byte, at int) (v int64, end int) {
+	if uint(at) < uint(len(b)) {
+		b = b[at:]
+		first := int64(b[0])
+		if first < 0x80 {
+			return first>>1 ^ -(first & 1), at + 1
+		}
+		if len(b) >= 2 && b[1] < 0x80 {
+			return (int64(b[1])<<6 | first&0x7f>>1) ^ -(first & 1), at + 2
+		}
+		if v, n := binary.Varint(b); n > 0 {
+			return v, at + n
+		}
+	}
+	return 0, nowhere
+}
+
+// field is the bytes at b[at:] with their length before them, and where they end; a
+// length of -1 is nil.
+func field(b []byte, at int) (value []byte, end int) {
+	n, at := varint(b, at)
+	switch {
+	case n >= 0 && n <= int64(len(b)-at):
+		end = at + int(n)
+		return b[at:end:end], end
+	case n == -1 && at <= len(b):
+		return nil, at
+	}
+	return nil, nowhere
+}
+
 // nextRecord reads the record that src begins with, within batch, and returns
 // what follows it.
 func nextRecord(src []byte, batch *batchInfo, rec *record) (rest []byte, err error) {
-	outer := reader{src: src}
-	body := outer.span(outer.varint())
-	if outer.bad || len(body) == 0 {
+	size, at := varint(src, 0)
+	if size <= 0 || size > int64(len(src)-at) {
 		return nil, corrupt("a record exceeds its batch")
 	}
-	r := reader{src: body[1:]} // no attribute of a record is in use
-	rec.timestamp = batch.baseTimestamp + r.varint()
+	end := at + int(size)
+	body := src[:end]
+	delta, at := varint(body, at+1) // no attribute of a record is in use
+	rec.timestamp = batch.baseTimestamp + delta
 	if batch.attributes&attrLogAppendTime != 0 {
 		rec.timestamp = batch.maxTimestamp
 	}
-	rec.offset = batch.base + r.varint()
-	rec.key = r.bytes()
-	rec.value = r.bytes()
-	rec.headers = r.src
-	count := r.varint()
-	if count < 0 || count > int64(len(r.src)) {
-		r.fail()
-	}
-	for range count {
-		if r.bad {
-			break
-		}
-		r.span(r.varint())
-		r.bytes()
-	}
-	if r.bad || len(r.src) != 0 {
+	delta, at = varint(body, at)
+	rec.offset = batch.base + delta
+	rec.key, at = field(body, at)
+	rec.value, at = field(body, at)
+	if at > end || !rec.cutHeaders(body[at:end:end]) {
 		return nil, corrupt("malformed record")
 	}
 	if rec.offset < batch.base || rec.offset >= batch.next {
 		return nil, corrupt("record %d lies outside of its batch", rec.offset)
 	}
-	return outer.src, nil
+	return src[end:], nil
+}
+
+// cutHeaders checks and takes the headers: what is left of a record.
+func (r *record) cutHeaders(b []byte) bool {
+	if len(b) == 1 && b[0] == 0 {
+		r.headers = nil
+		return true
+	}
+	r.headers = b
+	count, at := varint(b, 0)
+	if count < 0 || count > int64(len(b)-at) {
+		return false
+	}
+	for ; count > 0 && at <= len(b); count-- {
+		n, start := varint(b, at)
+		if n < 0 || n > int64(len(b)-start) {
+			return false
+		}
+		_, at = field(b, start+int(n))
+	}
+	return at == len(b)
 }
 
 // decodeHeaders reads what nextRecord has checked.

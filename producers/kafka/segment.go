@@ -18,6 +18,7 @@ type aborted struct{ producer, first int64 }
 type frame struct {
 	node        int32
 	size, users int
+	buffer      []byte // goes back to the producer's buffers
 }
 
 // segment is what one answer holds of one partition: batches that are opened one
@@ -42,12 +43,13 @@ type segment struct {
 
 	open    bool
 	batch   batchInfo
-	records []byte // what is not read yet of the open batch
+	records []byte // what is not handed out yet of the open batch
 	// expanded is what the open batch takes in memory beyond its frame.
 	expanded int64
-	unread   int32
-	peeked   bool // rec was read and not handed out
+	unread   int32 // records in records
+	peeked   bool  // rec is the first of records, which after follows
 	rec      record
+	after    []byte
 
 	// resume is where the batch ends that an error is about, 0 when its head
 	// does not tell.
@@ -58,7 +60,10 @@ type segment struct {
 type decoder struct {
 	decompressor
 	table    *crc32.Table
-	isolated bool // only committed messages
+	pool     broadway.MessagePool[Metadata]
+	spans    []span       // of the haul at work, used again
+	epochs   []epochStart // likewise
+	isolated bool         // only committed messages
 }
 
 func newDecoder(cfg Config) *decoder {
@@ -96,21 +101,27 @@ func (s *segment) peek(d *decoder) (*record, error) {
 
 // took tells that the record that peek returned was handed out, or left out.
 func (s *segment) took() {
-	s.peeked = false
 	s.next = s.rec.offset + 1
+	s.consume(s.after, 1)
 }
 
-// read decodes one record of the open batch. Records before the offset that was
-// asked for, which whole batches bring along, are left out.
-func (s *segment) read() error {
-	rest, err := nextRecord(s.records, &s.batch, &s.rec)
+// consume moves on over n records, to rest.
+func (s *segment) consume(rest []byte, n int) {
+	s.records, s.peeked = rest, false
+	s.unread -= int32(n)
+	s.left -= int64(n)
+}
+
+// read decodes the next record of the open batch. Records before the offset that
+// was asked for, which whole batches bring along, are left out.
+func (s *segment) read() (err error) {
+	s.after, err = nextRecord(s.records, &s.batch, &s.rec)
 	if err != nil {
 		return fmt.Errorf("at offset %d: %w", s.next, err)
 	}
-	s.records = rest
-	s.unread--
-	s.left--
-	s.peeked = s.rec.offset >= s.next
+	if s.peeked = s.rec.offset >= s.next; !s.peeked {
+		s.consume(s.after, 1)
+	}
 	return nil
 }
 
@@ -228,7 +239,7 @@ func (h *haul) goesOn() bool {
 }
 
 // fill hands out up to most records of s that weigh up to bytes in sum, as
-// messages of own. It allocates per call, not per message. Decompressors are
+// messages of own. It allocates per slab, not per message. Decompressors are
 // other people's code, and their input is the log's: a panic is an error about
 // this batch.
 func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *haul) {
@@ -238,42 +249,7 @@ func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *hau
 			h.next = s.next
 		}
 	}()
-	n := int(min(int64(most), s.waiting()))
-	var slab slab
-	defer slab.close()
-	for i := 0; i < n; {
-		if h.full && len(h.messages) > 0 && s.readOut() {
-			h.ended = true
-			break
-		}
-		rec, err := s.peek(d)
-		if rec == nil {
-			h.err = err
-			break
-		}
-		if own.ledger.Done(rec.offset) {
-			if own.inherited >= 0 && s.batch.epoch > own.inherited && s.batch.epoch <= h.leader {
-				h.cut = rec.offset
-				break
-			}
-			h.pass(rec.offset, s.batch.epoch)
-			s.took()
-			continue
-		}
-		if h.below != 0 && rec.offset >= h.below {
-			h.offset, h.offsetEpoch, h.held = rec.offset, s.batch.epoch, true
-			break
-		}
-		if rec.size() > bytes-h.bytes {
-			h.tooLarge = rec.size()
-			break
-		}
-		m, meta := slab.next(n-i, rec.size())
-		own.shape(rec, m, meta)
-		h.add(m, rec.offset, s.batch.epoch)
-		s.took()
-		i++
-	}
+	s.hand(d, own, int(min(int64(most), s.waiting())), bytes, h)
 	if s.open && s.readOut() {
 		s.pass() // let go of its memory
 	}
@@ -290,34 +266,143 @@ func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *hau
 	}
 }
 
+// hand hands out up to n records: runs of them as they stand, and those of short
+// batches one by one, as several batches may share a slab.
+func (s *segment) hand(d *decoder, own *ownership, n int, bytes int64, h *haul) {
+	var slab slab
+	defer slab.close()
+	for i := 0; i < n; {
+		if h.full && len(h.messages) > 0 && s.readOut() {
+			h.ended = true
+			return
+		}
+		rec, err := s.peek(d)
+		if rec == nil {
+			h.err = err
+			return
+		}
+		if own.ledger.Done(rec.offset) {
+			if own.inherited >= 0 && s.batch.epoch > own.inherited && s.batch.epoch <= h.leader {
+				h.cut = rec.offset
+				return
+			}
+			h.pass(rec.offset, s.batch.epoch)
+			s.took()
+			continue
+		}
+		if h.below != 0 && rec.offset >= h.below {
+			h.offset, h.offsetEpoch, h.held = rec.offset, s.batch.epoch, true
+			return
+		}
+		if rec.size() > bytes-h.bytes {
+			h.tooLarge = rec.size()
+			return
+		}
+		if array, k := s.stretch(n-i, bytes-h.bytes); k > 0 {
+			slab.close()
+			i += s.run(d, own, array, k, bytes, h)
+			continue
+		}
+		m, meta := slab.next(n-i, rec.size())
+		own.shape(rec, m, meta)
+		h.add(m, rec.offset, s.batch.epoch)
+		s.took()
+		i++
+	}
+}
+
+// leastRun is how many records a run has at least: a slab of its own is worth it.
+const leastRun = 16
+
+// stretch is a copy of the records that a slab takes which begins with the next one, and
+// how many they are: up to most, and as long as their bytes stay within room. It is none
+// where records are large. What they take is estimated, as to read their lengths before
+// they are copied is slow: the memory is not in the processor's caches.
+func (s *segment) stretch(most int, room int64) (array []byte, n int) {
+	most = min(most, int(s.unread))
+	if slabs := (most + slabMessages - 1) / slabMessages; slabs > 1 {
+		most = (most + slabs - 1) / slabs // evenly: the last is not a short one
+	}
+	mean := len(s.records)/int(s.unread) + 1
+	size := int(min(int64(most*mean+most*mean/32), room, slabBytes, int64(len(s.records))))
+	if most < leastRun || size < leastRun*mean {
+		return nil, 0
+	}
+	array = append(array, s.records[:size]...)
+	n, length := countRecords(array, most)
+	if size-length > size/8 {
+		return append([]byte(nil), array[:length]...), n // they were not like the others
+	}
+	return array[:length], n
+}
+
+// countRecords is how many records array begins with, up to most, and their length.
+func countRecords(array []byte, most int) (n, length int) {
+	for n < most {
+		size, at := varint(array, length)
+		if size <= 0 || size > int64(len(array)-at) {
+			break
+		}
+		n, length = n+1, at+int(size)
+	}
+	return n, length
+}
+
+// run hands out up to n records as one slab, from array, which is a copy of them that
+// their messages alias. It ends before a record that is not as the one before it: that
+// is for hand. The first is one that may be handed out.
+func (s *segment) run(d *decoder, own *ownership, array []byte, n int, bytes int64, h *haul) (k int) {
+	below := own.ledger.Undone(s.rec.offset)
+	if h.below != 0 {
+		below = min(below, h.below)
+	}
+	messages, metas := d.slab(n)
+	rest, next, first := array, s.next, s.rec.offset
+	var rec record
+	for ; k < n; k++ {
+		after, err := nextRecord(rest, &s.batch, &rec)
+		if err != nil || rec.offset < next || rec.offset >= below || rec.size() > bytes-h.bytes {
+			break
+		}
+		if rec.offset != next && k > 0 {
+			h.took(first, next-first, s.batch.epoch, false)
+			first = rec.offset
+		}
+		rest, next = after, rec.offset+1
+		own.shape(&rec, messages[k], &metas[k])
+		h.bytes += rec.size()
+	}
+	h.messages = append(h.messages, messages[:k]...)
+	h.took(first, next-first, s.batch.epoch, false)
+	s.next = next
+	s.consume(s.records[len(array)-len(rest):], k)
+	return k
+}
+
 // readOut says whether nothing is left of the open batch, or none is open.
-func (s *segment) readOut() bool { return !s.peeked && (!s.open || s.unread == 0) }
+func (s *segment) readOut() bool { return !s.open || s.unread == 0 }
 
 // waiting is how many records may still come, at most.
-func (s *segment) waiting() int64 {
-	if s.peeked {
-		return s.left + 1
-	}
-	return s.left
-}
+func (s *segment) waiting() int64 { return s.left }
 
 // add appends a message to the haul.
 func (h *haul) add(m *broadway.Message, offset int64, epoch int32) {
 	h.messages = append(h.messages, m)
 	h.bytes += m.Size()
-	h.took(offset, epoch, false)
+	h.took(offset, 1, epoch, false)
 }
 
 // pass takes along an offset that an earlier epoch has settled.
-func (h *haul) pass(offset int64, epoch int32) { h.took(offset, epoch, true) }
+func (h *haul) pass(offset int64, epoch int32) { h.took(offset, 1, epoch, true) }
 
-func (h *haul) took(offset int64, epoch int32, passed bool) {
-	h.reached(offset, epoch)
-	if k := len(h.spans); k > 0 && h.spans[k-1].first+h.spans[k-1].count == offset && h.spans[k-1].passed == passed {
-		h.spans[k-1].count++
+// took takes along count offsets from first on.
+func (h *haul) took(first, count int64, epoch int32, passed bool) {
+	h.reached(first, epoch)
+	if k := len(h.spans); k > 0 && h.spans[k-1].first+h.spans[k-1].count == first && h.spans[k-1].passed == passed {
+		h.spans[k-1].count += count
 		return
 	}
-	h.spans = append(h.spans, span{offset, 1, passed})
+	h.spans = append(h.spans, span{first, count, passed})
 }
 
 // reached notes the leader epoch of an offset.
@@ -329,16 +414,18 @@ func (h *haul) reached(offset int64, epoch int32) {
 
 // shape makes a message of a record.
 func (o *ownership) shape(rec *record, m *broadway.Message, meta *Metadata) {
-	*meta = Metadata{
-		Topic:     o.part.name.topic,
-		Partition: int(o.part.name.partition),
-		Offset:    rec.offset,
-		Key:       rec.key,
-		timestamp: rec.timestamp,
-		headers:   rec.headers,
+	// In memory that is used again much is as it was, and to write pointers costs.
+	if name := &o.part.name; meta.Topic != name.topic {
+		meta.Topic = name.topic
+	}
+	meta.Partition, meta.Offset, meta.timestamp = int(o.part.name.partition), rec.offset, rec.timestamp
+	if rec.key != nil || meta.Key != nil {
+		meta.Key = rec.key
+	}
+	if rec.headers != nil || meta.headers != nil {
+		meta.headers = rec.headers
 	}
 	m.Init(o.ref, rec.offset, rec.value)
-	m.Metadata = meta
 	m.SetSize(rec.size())
 }
 

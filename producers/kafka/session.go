@@ -233,7 +233,7 @@ func (s *session) drop(p *partition) {
 	}
 	p.segments = p.segments[:min(keep, len(p.segments))]
 	if p.own != nil && keep == 0 {
-		p.fetchOffset, p.fetchEpoch = p.own.ledger.Position(), p.own.lastEpoch()
+		p.fetchOffset, p.fetchEpoch, p.ahead = p.own.ledger.Position(), p.own.lastEpoch(), 0
 	}
 }
 
@@ -242,6 +242,7 @@ func (s *session) drop(p *partition) {
 func (s *session) free(seg *segment) {
 	if seg.frame.users--; seg.frame.users == 0 {
 		s.brokers[seg.frame.node].held -= seg.frame.size
+		s.producer.buffers.back(seg.frame.buffer)
 	}
 }
 

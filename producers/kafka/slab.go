@@ -17,10 +17,33 @@ const (
 // those are large, and one message would keep a whole one. It allocates three
 // times per slab, and copies each byte once.
 type slab struct {
-	messages []broadway.Message
+	messages []*broadway.Message
 	metas    []Metadata
 	used     int
 	bytes    int64 // what the records of used weigh
+}
+
+// leastPooled is how many messages a slab of the pool has at least: it has room for
+// slabMessages, and must not take much more than its messages are charged with.
+const leastPooled = slabMessages * 2 / 3
+
+// slab makes n messages that are handed out together, with their metadata.
+func (d *decoder) slab(n int) (messages []*broadway.Message, metas []Metadata) {
+	if n >= leastPooled {
+		return d.pool.Get(n)
+	}
+	messages, metas = newSlab(n)
+	messages[0].BeginSlab()
+	return messages, metas
+}
+
+// newSlab makes up to n messages, with their metadata.
+func newSlab(n int) ([]*broadway.Message, []Metadata) {
+	array, messages, metas := make([]broadway.Message, n), make([]*broadway.Message, n), make([]Metadata, n)
+	for i := range array {
+		messages[i], array[i].Metadata = &array[i], &metas[i]
+	}
+	return messages, metas
 }
 
 // next is room for a record of size bytes, which is about to be put there. At most
@@ -29,12 +52,10 @@ func (b *slab) next(more int, size int64) (*broadway.Message, *Metadata) {
 	if b.used == len(b.messages) || b.bytes+size > slabBytes {
 		b.close()
 		n := min(more, slabMessages, max(int(slabBytes/max(size, 1)), 1))
-		b.messages, b.metas = make([]broadway.Message, n), make([]Metadata, n)
+		b.messages, b.metas = newSlab(n)
+		b.messages[0].BeginSlab()
 	}
-	m, meta := &b.messages[b.used], &b.metas[b.used]
-	if b.used == 0 {
-		m.BeginSlab()
-	}
+	m, meta := b.messages[b.used], &b.metas[b.used]
 	b.used++
 	b.bytes += size
 	return m, meta
@@ -49,7 +70,7 @@ func (b *slab) close() {
 	}
 	array := bytes.Join(parts[:3*b.used], nil) // which does not clear it first
 	for i := range b.used {
-		m, meta := &b.messages[i], &b.metas[i]
+		m, meta := b.messages[i], &b.metas[i]
 		m.Payload, array = cut(array, m.Payload)
 		meta.Key, array = cut(array, meta.Key)
 		meta.headers, array = cut(array, meta.headers)

@@ -1,0 +1,88 @@
+package kafka
+
+import (
+	"slices"
+	"sync"
+)
+
+const (
+	// trusted is the largest answer for which a buffer is made on its length alone.
+	trusted = 16 << 20
+	// bufferUnit is what sizes of buffers are rounded up to.
+	bufferUnit = 64 << 10
+)
+
+// buffers lends the memory that answers to Fetch are read into: it comes back once
+// all records were copied out of it. What is lent and what waits here are together
+// within most, as far as what is lent allows.
+type buffers struct {
+	mu   sync.Mutex // protects following fields
+	most int
+	lent int
+	kept int
+	free [][]byte // rising in size
+}
+
+// lend returns a buffer of size bytes with whatever was in it: one of less than twice as
+// many, or of more while less than half of most is lent. Nil makes one.
+func (b *buffers) lend(size int) []byte {
+	if b == nil {
+		return make([]byte, size)
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	i := slices.IndexFunc(b.free, func(f []byte) bool { return cap(f) >= size })
+	if i >= 0 && (cap(b.free[i]) <= max(2*size, bufferUnit) || b.lent+cap(b.free[i]) <= b.most/2) {
+		buffer := b.free[i]
+		b.free = slices.Delete(b.free, i, i+1)
+		b.kept -= cap(buffer)
+		b.lent += cap(buffer)
+		return buffer[:size]
+	}
+	buffer := make([]byte, size, (size+bufferUnit-1)/bufferUnit*bufferUnit)
+	b.lent += cap(buffer)
+	b.trim()
+	return buffer
+}
+
+// grow appends n bytes, whatever is in them, to a buffer that lend returned, which must
+// not be used any more.
+func (b *buffers) grow(buffer []byte, n int) []byte {
+	larger := b.lend(len(buffer) + n)
+	copy(larger, buffer)
+	b.back(buffer)
+	return larger
+}
+
+// back takes a buffer that lend returned.
+func (b *buffers) back(buffer []byte) {
+	if b == nil || buffer == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lent -= cap(buffer)
+	i := slices.IndexFunc(b.free, func(f []byte) bool { return cap(f) >= cap(buffer) })
+	if i < 0 {
+		i = len(b.free)
+	}
+	b.free = slices.Insert(b.free, i, buffer)
+	b.kept += cap(buffer)
+	b.trim()
+}
+
+// bound sets most.
+func (b *buffers) bound(most int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.most = most
+	b.trim()
+}
+
+// trim lets go of what waits beyond the bound, the smallest first. Callers hold mu.
+func (b *buffers) trim() {
+	for len(b.free) > 0 && b.lent+b.kept > b.most {
+		b.kept -= cap(b.free[0])
+		b.free = slices.Delete(b.free, 0, 1)
+	}
+}

@@ -1,0 +1,173 @@
+package kafka
+
+import (
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/gobroadway/gobroadway/broadway"
+)
+
+// fetching is a session with so many partitions of one broker, which are behind, and a
+// Fetch that waits for messages.
+func fetching(partitions, maxBytes int) *session {
+	p := NewProducer(Config{Logger: slog.New(slog.DiscardHandler), MaxBytes: maxBytes})
+	p.size(broadway.Limits{MaxUnsettled: 1000})
+	p.blocked.Store(true)
+	s := &session{
+		producer: p, cfg: p.cfg, log: p.cfg.Logger, mostNote: mostNote, window: p.window, brokers: map[int32]*broker{},
+		index: map[topicPartition]*partition{}, fetchKick: make(chan struct{}, 1), watchKick: make(chan struct{}, 1), commitKick: make(chan struct{}, 1),
+	}
+	for i := range partitions {
+		part := &partition{name: topicPartition{"t", int32(i)}, at: i, leader: leader{node: 1, epoch: 7}, replica: anyBroker, lost: -1, doubt: -1, partBytes: p.cfg.MaxPartitionBytes}
+		s.parts = append(s.parts, part)
+		s.index[part.name] = part
+		s.open(part, committedOffset{next: 0, epoch: 3}, nil)
+	}
+	return s
+}
+
+// answer is what a broker says to the only plan: records for each partition that it
+// asks for, as many bytes of log as that wants.
+func (s *session) answer(t *testing.T, log []byte) (asked []int32) {
+	t.Helper()
+	plans, _ := s.plans(time.Now())
+	if len(plans) != 1 {
+		t.Fatalf("%d plans", len(plans))
+	}
+	p := plans[0]
+	r := kmsg.NewPtrFetchResponse()
+	r.Version = mostFetchByName
+	topic := kmsg.NewFetchResponseTopic()
+	topic.Topic = "t"
+	sum := 0
+	for _, q := range p.fetch.Topics[0].Partitions {
+		asked = append(asked, q.Partition)
+		a := kmsg.NewFetchResponseTopicPartition()
+		a.Partition, a.HighWatermark = q.Partition, 1<<40
+		a.RecordBatches = log[:min(len(log), int(q.PartitionMaxBytes))]
+		sum += int(q.PartitionMaxBytes)
+		topic.Partitions = append(topic.Partitions, a)
+	}
+	if sum > int(p.fetch.MaxBytes) && len(asked) > 1 {
+		t.Errorf("%d bytes are asked of %v, and %d in all: the last is cut off", sum, asked, p.fetch.MaxBytes)
+	}
+	r.Topics = append(r.Topics, topic)
+	b := s.brokers[p.node]
+	b.busy[p.lane] = false
+	b.reserved -= p.maxBytes
+	for _, part := range p.parts {
+		part.inflight = false
+	}
+	s.apply(p, b, r, s.producer.buffers.lend(sum))
+	return asked
+}
+
+// TestPartitionsWithoutRoomInAnAnswerComeNext: of eight partitions of 1 MiB an answer
+// of 2 MiB has two. The others are asked for when it is there, in turn.
+func TestPartitionsWithoutRoomInAnAnswerComeNext(t *testing.T) {
+	s := fetching(8, 2<<20)
+	var all []int32
+	for range 4 {
+		all = append(all, s.answer(t, plainBatch(0, "a").bytes())...)
+		for _, part := range s.parts {
+			s.drop(part) // as if it were handed out
+		}
+	}
+	if slices.Sort(all); !slices.Equal(all, []int32{0, 1, 2, 3, 4, 5, 6, 7}) {
+		t.Errorf("four answers have %v", all)
+	}
+}
+
+// TestWholeBatchesAreAskedFor: once an answer ended with the head of a batch, that batch
+// is asked for as it is.
+func TestWholeBatchesAreAskedFor(t *testing.T) {
+	const most = 1000
+	for _, c := range []struct{ ahead, want int }{
+		{0, most},           // not known
+		{most - 5, most},    // its head would not fit
+		{most + 1, most},    // too large: it comes whole if it comes first
+		{600, 600 + atBody}, // large: one
+		{100, 900 + atBody}, // small: as many as there is room for
+		{61, 976 + atBody},  // the smallest
+		{300, 300 + atBody}, // not several that may differ
+	} {
+		if got := (&partition{partBytes: most, ahead: c.ahead}).wants(); got != c.want {
+			t.Errorf("with %d bytes ahead: %d are asked for, want %d", c.ahead, got, c.want)
+		}
+	}
+	next := plainBatch(1, strings.Repeat("x", 300_000)).bytes()
+	s := fetching(1, 8<<20)
+	s.answer(t, append(plainBatch(0, "a").bytes(), next[:100]...))
+	if part := s.parts[0]; part.wants() != len(next)+atBody {
+		t.Errorf("%d bytes are asked for, the next batch has %d", part.wants(), len(next))
+	}
+}
+
+// TestBuffersComeBack: they are lent again for answers of about their size, and what is
+// kept is bounded.
+func TestBuffersComeBack(t *testing.T) {
+	b := &buffers{most: 2 << 20}
+	first := b.lend(500_000)
+	first[0] = 7
+	b.back(first)
+	if again := b.lend(400_000); len(again) != 400_000 || again[0] != 7 {
+		t.Errorf("another buffer of %d bytes", len(again))
+	} else {
+		b.back(again)
+	}
+	if small := b.lend(1000); cap(small) != cap(first) {
+		t.Errorf("nothing is lent, and a buffer of %d bytes was made for an answer of 1,000", cap(small))
+	} else {
+		b.back(small)
+	}
+	large := b.lend(900_000)
+	if small := b.lend(1000); cap(small) > bufferUnit {
+		t.Errorf("a buffer of %d bytes was lent for an answer of 1,000", cap(small))
+	} else {
+		b.back(small)
+	}
+	b.back(b.lend(1_000_000))
+	if b.lent+b.kept > b.most {
+		t.Errorf("%d bytes are lent, and %d kept: more than %d", b.lent, b.kept, b.most)
+	}
+	b.back(large)
+	if b.bound(0); b.lent != 0 || b.kept != 0 || len(b.free) != 0 {
+		t.Errorf("%d bytes are lent, and %d kept", b.lent, b.kept)
+	}
+	var none *buffers
+	if none.back(none.lend(10)); len(none.lend(10)) != 10 {
+		t.Error("without buffers there is none")
+	}
+}
+
+// TestAFrameThatIsNotReadIsGivenBack: whatever comes, nothing stays lent but what is
+// returned.
+func TestAFrameThatIsNotReadIsGivenBack(t *testing.T) {
+	b := &buffers{most: 64 << 20}
+	for size, whole := range map[int]bool{1000: true, trusted + 5: true, 2000: false, trusted + 7: false} {
+		sent := make([]byte, 4+size)
+		sent[0], sent[1], sent[2], sent[3] = byte(size>>24), byte(size>>16), byte(size>>8), byte(size)
+		if sent[len(sent)-1] = 9; !whole {
+			sent = sent[:len(sent)-1]
+		}
+		frame, err := readFrame(strings.NewReader(string(sent)), 32<<20, b)
+		switch {
+		case whole && (err != nil || len(frame) != size || frame[size-1] != 9):
+			t.Errorf("a frame of %d bytes came as one of %d, %v", size, len(frame), err)
+		case !whole && err != io.ErrUnexpectedEOF:
+			t.Errorf("half a frame: %v", err)
+		}
+		if err == nil {
+			b.back(frame)
+		}
+		if b.lent != 0 {
+			t.Fatalf("%d bytes stay lent", b.lent)
+		}
+	}
+}
