@@ -79,7 +79,7 @@ func (t *tally) assigned(ctx context.Context, in measure.Input, g *kafka.Generat
 
 // fetched handles one fetch, and returns where the next begins.
 func (t *tally) fetched(conn *kafka.Conn, at int64, sleep time.Duration) (int64, error) {
-	batch := conn.ReadBatchWith(kafka.ReadBatchConfig{MinBytes: 1, MaxBytes: 1 << 20, MaxWait: 250 * time.Millisecond})
+	batch := conn.ReadBatchWith(kafka.ReadBatchConfig{MinBytes: 1, MaxBytes: connBytes, MaxWait: 250 * time.Millisecond})
 	n, sum := 0, uint64(0)
 	for {
 		m, err := batch.ReadMessage()

@@ -16,12 +16,12 @@ import (
 	"github.com/gobroadway/gobroadway/bench/internal/ours"
 )
 
-// franz is franz-go's poll loop, or a goroutine for each partition of a poll.
-func franz(goroutines bool, sleep time.Duration) func(context.Context, measure.Input) (measure.Output, error) {
+// franz is franz-go's poll loop, or a goroutine for each partition of a poll, with its defaults (a MiB of a partition) or others.
+func franz(goroutines bool, sleep time.Duration, opts ...kgo.Opt) func(context.Context, measure.Input) (measure.Output, error) {
 	return func(ctx context.Context, in measure.Input) (measure.Output, error) {
 		start := time.Now()
-		client, err := kgo.NewClient(kgo.SeedBrokers(in.Kafka), kgo.ConsumeTopics(in.Topic), kgo.ConsumerGroup(in.Group),
-			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit())
+		client, err := kgo.NewClient(append([]kgo.Opt{kgo.SeedBrokers(in.Kafka), kgo.ConsumeTopics(in.Topic), kgo.ConsumerGroup(in.Group),
+			kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.DisableAutoCommit()}, opts...)...)
 		if err != nil {
 			return measure.Output{}, err
 		}
@@ -95,6 +95,9 @@ func reader(sleep time.Duration) func(context.Context, measure.Input) (measure.O
 	}
 }
 
+// connBytes is what a Conn fetches at once. With less, more of it is the rest of a record batch, which is fetched and read again.
+const connBytes = 4 << 20
+
 // connections is kafka-go's Conn: a connection for each partition, batches, no group and no commit.
 func connections(ctx context.Context, in measure.Input) (measure.Output, error) {
 	start := time.Now()
@@ -128,7 +131,7 @@ func (t *tally) connection(ctx context.Context, in measure.Input, partition int)
 	}
 	buffer := make([]byte, 4096)
 	for at := int64(0); at < end; {
-		batch := conn.ReadBatchWith(kafka.ReadBatchConfig{MinBytes: 1, MaxBytes: 1 << 20, MaxWait: 250 * time.Millisecond})
+		batch := conn.ReadBatchWith(kafka.ReadBatchConfig{MinBytes: 1, MaxBytes: connBytes, MaxWait: 250 * time.Millisecond})
 		n, sum := 0, uint64(0)
 		for {
 			size, err := batch.Read(buffer)

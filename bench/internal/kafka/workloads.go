@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/twmb/franz-go/pkg/kgo"
+
 	"github.com/gobroadway/gobroadway/bench/internal/measure"
 	"github.com/gobroadway/gobroadway/bench/internal/parallelconsumer"
 )
@@ -13,6 +15,7 @@ const (
 	self            = "broadway, unordered"
 	perKey          = "broadway, per key"
 	franzPoll       = "franz-go, poll loop"
+	franzLarge      = "franz-go, poll loop, 8 MiB a partition"
 	franzMany       = "franz-go, goroutines"
 	goReader        = "kafka-go Reader"
 	goGenerations   = "kafka-go generations"
@@ -63,6 +66,7 @@ func drain(codec string) measure.Workload {
 			{Name: self, Run: pipeline(many)},
 			{Name: perKey, Run: pipeline(ordered)},
 			{Name: franzPoll, Version: franzVersion, Run: franz(false, 0)},
+			{Name: franzLarge, Version: franzVersion, Run: franz(false, 0, kgo.FetchMaxPartitionBytes(8<<20), kgo.FetchMaxBytes(8<<20))},
 			{Name: franzMany, Version: franzVersion, Run: franz(true, 0)},
 			{Name: "kafka-go Conn, batches", Version: kafkaGoVersion, Reads: true, Run: connections},
 			{Name: goGenerations, Version: kafkaGoVersion, Run: generations(0)},
@@ -73,6 +77,7 @@ func drain(codec string) measure.Workload {
 		},
 		Targets: []measure.Target{
 			{System: self, Peer: franzPoll, Measure: "rate", AtLeast: 1.3},
+			{System: self, Peer: franzLarge, Measure: "rate", AtLeast: 1.3},
 			{System: self, Peer: franzMany, Measure: "rate", AtLeast: 1.3},
 			{System: self, Peer: goReader, Measure: "rate", AtLeast: 2.5},
 			{System: self, Peer: watermillSub, Measure: "rate", AtLeast: 10},
