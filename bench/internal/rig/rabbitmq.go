@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/rabbitmq/amqp091-go"
 
@@ -59,8 +60,12 @@ func (b *rabbitmq) fill(ctx context.Context, messages int) (err error) {
 	return nil
 }
 
-// empty asks whether the queue is: what was delivered and not acknowledged is back in it once its consumer's connection has ended.
-func (b *rabbitmq) empty() (err error) {
+// gone bounds how long the broker may take to notice that a consumer's connection has ended.
+const gone = 10 * time.Second
+
+// empty asks whether the queue is. What was delivered and not acknowledged is back in it once it has no consumer: it forgets one, and
+// takes back its messages, in one step, some time after the connection has ended.
+func (b *rabbitmq) empty(ctx context.Context) (err error) {
 	connection, err := amqp091.Dial(b.url)
 	if err != nil {
 		return err
@@ -70,9 +75,24 @@ func (b *rabbitmq) empty() (err error) {
 	if err != nil {
 		return err
 	}
-	q, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil)
-	if err == nil && q.Messages > 0 {
-		err = fmt.Errorf("%d messages were not acknowledged", q.Messages)
+	ctx, cancel := context.WithTimeout(ctx, gone)
+	defer cancel()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		q, err := channel.QueueDeclarePassive(queue, true, false, false, false, nil)
+		switch {
+		case err != nil:
+			return err
+		case q.Consumers == 0 && q.Messages > 0:
+			return fmt.Errorf("%d messages were not acknowledged", q.Messages)
+		case q.Consumers == 0:
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("the queue still has %d consumers: %w", q.Consumers, ctx.Err())
+		}
 	}
-	return err
 }

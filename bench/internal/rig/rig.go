@@ -74,7 +74,7 @@ func (r *Rig) Settled(ctx context.Context, in measure.Input) error {
 	case in.Group != "":
 		return r.kafka.committed(ctx, in.Group, in.Topic)
 	case in.Queue != "":
-		return r.rabbit.empty()
+		return r.rabbit.empty(ctx)
 	}
 	return nil
 }
