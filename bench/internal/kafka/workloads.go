@@ -97,8 +97,8 @@ func slow(partitions, workers int) measure.Workload {
 	unordered.unordered = true
 	w := measure.Workload{
 		Name:     fmt.Sprintf("slow-%d-%d", workers, partitions),
-		Title:    fmt.Sprintf("Handlers of 1 ms, %d workers, %d partitions", workers, partitions),
-		Does:     "A topic with 10,000 keys is read by a group, each message handled for 1 ms of sleep, with this project in batches of 100, and committed. The bare goroutines sleep and do nothing else. Parallel Consumer runs with " + parallelconsumer.Modest + ", or with the JVM's defaults.",
+		Title:    fmt.Sprintf("Handlers of 1 ms, %d workers, partitions: %d", workers, partitions),
+		Does:     "A topic with 10,000 keys is read by a group, each message handled for 1 ms of sleep, with this project in batches of 100, and committed. The bare goroutines sleep and do nothing else; what handles one message of a partition at a time moves a part of the messages. Parallel Consumer runs with " + parallelconsumer.Modest + ", or with the JVM's defaults.",
 		Messages: 200_000, Least: 20_000, Rounds: 3,
 		Needs: measure.Needs{Kafka: true, Partitions: partitions, Keys: 10_000},
 		Systems: []measure.System{
@@ -117,24 +117,26 @@ func slow(partitions, workers int) measure.Workload {
 	return w
 }
 
-// slowTargets are those of handlers that sleep: the share of the limit, and what Parallel Consumer reaches with as many threads.
+// slowTargets are those of handlers that sleep: the share of the limit, and what Parallel Consumer reaches with as many threads. With 50
+// and no order it comes so near to the limit that the limit is the target.
 func slowTargets(limit string, workers int) []measure.Target {
-	share, faster := 0.95, 1.3
+	share := 0.95
 	if workers > 50 {
-		share, faster = 0.9, 2.5
+		share = 0.9
 	}
 	targets := []measure.Target{
 		{System: self, Peer: limit, Measure: "rate", AtLeast: share},
 		{System: perKey, Peer: limit, Measure: "rate", AtLeast: share},
-		{System: self, Peer: javaUnordered, Measure: "rate", AtLeast: faster},
-		{System: perKey, Peer: javaPerKey, Measure: "rate", AtLeast: faster},
 	}
-	if workers == 50 {
-		targets = append(targets,
-			measure.Target{System: perKey, Peer: javaPerKey, Measure: "rss", AtMost: 1. / 7},
-			measure.Target{System: perKey, Peer: javaDefaults, Measure: "rss", AtMost: 1. / 7})
+	if workers > 50 {
+		return append(targets,
+			measure.Target{System: self, Peer: javaUnordered, Measure: "rate", AtLeast: 2.5},
+			measure.Target{System: perKey, Peer: javaPerKey, Measure: "rate", AtLeast: 2.5})
 	}
-	return targets
+	return append(targets,
+		measure.Target{System: perKey, Peer: javaPerKey, Measure: "rate", AtLeast: 1.3},
+		measure.Target{System: perKey, Peer: javaPerKey, Measure: "rss", AtMost: 1. / 7},
+		measure.Target{System: perKey, Peer: javaDefaults, Measure: "rss", AtMost: 1. / 7})
 }
 
 // byPartition are peers that handle one message of a partition at a time, or of all of them.

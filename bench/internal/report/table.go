@@ -46,7 +46,7 @@ func columns(rows []Row) [][]string {
 			line = append(line, millis(r.Latency)...)
 		}
 		if flight {
-			line = append(line, fmt.Sprintf("%.2f", r.Flight/(1<<20)), share(r))
+			line = append(line, inFlight(r), share(r))
 		}
 		lines = append(lines, line)
 	}
@@ -61,6 +61,14 @@ func millis(p *measure.Percentiles) []string {
 		return []string{"", "", ""}
 	}
 	return []string{fmt.Sprintf("%.3f", p.P50), fmt.Sprintf("%.3f", p.P99), fmt.Sprintf("%.3f", p.P999)}
+}
+
+// inFlight is what was unsettled at most, which only this project tells.
+func inFlight(r Row) string {
+	if r.Flight == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", r.Flight/(1<<20))
 }
 
 // share is by how many bytes the process grew for each byte in flight.
