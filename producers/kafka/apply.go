@@ -92,6 +92,7 @@ func (s *session) applyPartition(f *frame, part *partition, q *kmsg.FetchRespons
 		}
 		f.users++
 		part.segments = append(part.segments, seg)
+		part.latest = e.records
 		part.fetchOffset, part.fetchEpoch = e.next, part.laterEpoch(part.fetchEpoch, e.epoch)
 		s.turn++
 		part.turn = s.turn

@@ -23,12 +23,36 @@ const (
 )
 
 // decompressor expands batches to at most limit bytes each. It is for one
-// goroutine. Every answer is a buffer of its own, as payloads will alias it.
+// goroutine. Every answer is a buffer of its own, until keep gets it back.
 type decompressor struct {
 	limit int
-	gzip  *gzip.Reader
-	lz4   *lz4.Reader
-	zstd  *zstd.Decoder
+	spare [][]byte // to be used again
+	// kept is what spare takes, in bytes, and mostSpare what it may.
+	kept, mostSpare int
+	gzip            *gzip.Reader
+	lz4             *lz4.Reader
+	zstd            *zstd.Decoder
+}
+
+// keep takes a buffer that expand returned, and nobody reads any more.
+func (d *decompressor) keep(b []byte) {
+	if cap(b) > 0 && d.kept+cap(b) <= d.mostSpare {
+		d.spare, d.kept = append(d.spare, b[:0]), d.kept+cap(b)
+	}
+}
+
+// buffer is an empty one with room for about so many bytes: the one that came last, if
+// it has half of it.
+func (d *decompressor) buffer(room int) []byte {
+	if last := len(d.spare) - 1; last >= 0 {
+		b := d.spare[last]
+		d.spare[last] = nil
+		d.spare, d.kept = d.spare[:last], d.kept-cap(b)
+		if 2*cap(b) >= room {
+			return b
+		}
+	}
+	return make([]byte, 0, room)
 }
 
 // expand decompresses src by codec. Errors wrap errCorrupt.
@@ -68,7 +92,7 @@ func (d *decompressor) run(codec int16, src []byte) ([]byte, error) {
 
 // drain reads all of r, growing with what really comes out of it.
 func (d *decompressor) drain(r io.Reader, compressed int) ([]byte, error) {
-	out := make([]byte, 0, min(max(4*compressed, 512), d.limit+1))
+	out := d.buffer(min(max(4*compressed, 512), d.limit+1))
 	for {
 		n, err := r.Read(out[len(out):cap(out)])
 		out = out[:len(out)+n]
@@ -102,7 +126,7 @@ func (d *decompressor) zstandard(src []byte) ([]byte, error) {
 		}
 		d.zstd = decoder
 	}
-	out, err := d.zstd.DecodeAll(src, nil)
+	out, err := d.zstd.DecodeAll(src, d.buffer(0))
 	if err == nil && len(out) > d.limit {
 		err = d.tooLarge()
 	}
@@ -118,7 +142,7 @@ const xerialHead = len(xerial) + 8
 
 func (d *decompressor) snappy(src []byte) ([]byte, error) {
 	if !bytes.HasPrefix(src, []byte(xerial)) {
-		return d.snappyBlock(nil, src)
+		return d.snappyBlock(d.buffer(0), src)
 	}
 	if len(src) < xerialHead {
 		return nil, io.ErrUnexpectedEOF
@@ -140,7 +164,7 @@ func (d *decompressor) snappy(src []byte) ([]byte, error) {
 		}
 		rest = after
 	}
-	out := make([]byte, 0, total)
+	out := d.buffer(total)
 	for len(blocks) > 0 {
 		block, after, err := xerialBlock(blocks)
 		if err != nil {

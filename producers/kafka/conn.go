@@ -66,14 +66,25 @@ func (n *network) isDown() bool {
 }
 
 // cut closes every connection; what waits on one fails. New ones may follow.
-func (n *network) cut() { n.cutTo("") }
+func (n *network) cut() { n.cutIf(func(*conn) bool { return true }) }
 
-// cutTo closes the connections to an address, all when it is empty.
+// cutTo closes the connections to an address.
 func (n *network) cutTo(address string) {
+	n.cutIf(func(c *conn) bool { return c.address == address })
+}
+
+// cutPolls refuses new connections, and closes those on which a long poll may wait:
+// once nobody wants its answer.
+func (n *network) cutPolls() {
+	n.refuse()
+	n.cutIf(func(c *conn) bool { return c.polling.Load() })
+}
+
+func (n *network) cutIf(pick func(*conn) bool) {
 	n.mu.Lock()
 	conns := make([]*conn, 0, len(n.conns))
 	for c := range n.conns {
-		if address == "" || c.address == address {
+		if pick(c) {
 			conns = append(conns, c)
 		}
 	}
@@ -137,6 +148,7 @@ type conn struct {
 	address string      // as it was dialled
 	reading atomic.Bool // the owner set a read deadline of its own
 	writing atomic.Bool
+	polling atomic.Bool // a Fetch is under way
 
 	// Only the exchange that runs on the connection touches these.
 	versions    map[int16]versionRange

@@ -43,9 +43,9 @@ func (p *Producer) Fetch(ctx context.Context, d broadway.Demand) ([]*broadway.Me
 // whet lets fetchLoop know of the demand that it lacked.
 func (s *session) whet() {
 	s.mu.Lock()
-	hungry := s.hungry
+	lacks := s.hungry || s.tight
 	s.mu.Unlock()
-	if hungry {
+	if lacks {
 		kick(s.fetchKick)
 	}
 }

@@ -49,15 +49,14 @@
 //
 // Nothing is fetched unless the pipeline asks. A partition is fetched only
 // while it has room: its share of the pipeline's bound (half of it, when several
-// partitions are owned) is not used up, its window is open, and what was fetched
-// before is handed out. Brokers answer with whole batches, which may hold more
-// than was asked for; the rest waits in the client, undelivered, and that
-// partition is not fetched meanwhile. The client holds at most two responses of
+// partitions are owned) is not used up, its window is open, and half of what was
+// fetched before is handed out. Brokers answer with whole batches, which may hold more
+// than was asked for; the rest waits in the client, undelivered. The client holds at most two responses of
 // MaxBytes per broker, and decompresses only what it hands out: batches are open, decompressed,
 // until their last message is handed out, and take twice MaxBytes and one batch in sum.
 //
-// Each broker that leads partitions of this member has up to three connections
-// for fetching (one for partitions that are behind, two long polls for those at
+// Each broker that leads partitions of this member has up to four connections
+// for fetching (two for partitions that are behind, two long polls for those at
 // the tail, so that an idle partition never delays a busy one) and one for all
 // else; the group's coordinator has one more.
 //

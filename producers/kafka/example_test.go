@@ -24,7 +24,7 @@ func Example() {
 	defer publisher.Close()
 	err := publisher.Publish(context.Background(),
 		broadway.Record{Key: []byte("ann"), Payload: []byte("apples")},
-		broadway.Record{Key: []byte("bob"), Payload: []byte("pears")},
+		broadway.Record{Key: []byte("ann"), Payload: []byte("pears")},
 	)
 	fmt.Println("published:", err)
 
@@ -53,7 +53,7 @@ func Example() {
 	// Output:
 	// published: <nil>
 	// orders/0/0: ann wants apples
-	// orders/0/1: bob wants pears
+	// orders/0/1: ann wants pears
 	// ran: <nil>
 	// committed: 2
 }

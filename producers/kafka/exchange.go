@@ -106,6 +106,10 @@ func (e *exchange) RawExchange(rw io.ReadWriter) (m protocol.Message, err error)
 	// The version belongs to this connection: a copy of the request would cost
 	// more, and one request runs on one connection at a time.
 	e.request.SetVersion(version)
+	if _, polls := e.request.(*kmsg.FetchRequest); polls {
+		c.polling.Store(true)
+		defer c.polling.Store(false)
+	}
 	return e.roundTrip(rw, c)
 }
 

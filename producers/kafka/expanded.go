@@ -26,6 +26,9 @@ func (s *session) affordable(ready []*partition) (able []*partition, sum int64) 
 	for _, p := range s.parts {
 		sum += p.expanded()
 	}
+	if d := s.producer.decoder; sum+int64(d.kept) >= s.mostExpanded() {
+		d.spare, d.kept = nil, 0
+	}
 	if sum < s.mostExpanded() || len(ready) == 0 {
 		return ready, sum
 	}

@@ -16,7 +16,8 @@ const replicaTime = 5 * time.Minute
 
 // The lanes of a broker: exchanges that may be under way at once.
 const (
-	laneBehind  = iota // partitions that are behind: answered at once
+	laneBehind  = iota // partitions that are behind: answered at once; two, so that
+	laneBehind2        // one answer comes while the next is on its way
 	laneTail           // long polls of partitions at the tail; two, so that a
 	laneTail2          // partition that comes to the tail need not wait for one
 	laneOffsets        // questions for offsets
@@ -123,8 +124,13 @@ func (s *session) plans(now time.Time) (plans []*plan, again time.Time) {
 		}
 	}
 	for key, parts := range byLane {
-		if p := s.plan(key[0], int(key[1]), parts); p != nil {
+		for len(parts) > 0 {
+			p := s.plan(key[0], int(key[1]), parts)
+			if p == nil {
+				break
+			}
 			plans = append(plans, p)
+			parts = p.others(parts)
 		}
 	}
 	return plans, again
@@ -138,8 +144,8 @@ func (s *session) laneFor(p *partition) (int, bool) {
 		}
 		return laneOffsets, true
 	}
-	waiting := p.waiting()
-	if len(p.segments) >= 2 || int64(p.own.ref.Room()) <= waiting || p.own.ledger.Uncommitted()+waiting >= s.window {
+	waiting, room := p.waiting(), int64(p.own.ref.Room())
+	if len(p.segments) >= 2 || room == 0 || waiting >= max(room, p.latest/2) || p.own.ledger.Uncommitted()+waiting >= s.window {
 		// When there is room again the answer must not wait for a long poll.
 		s.tight, p.tail = true, false
 		return 0, false
@@ -159,8 +165,8 @@ func (s *session) plan(node int32, lane int, parts []*partition) *plan {
 		s.brokers[node] = b
 		s.producer.buffers.bound(2 * s.cfg.MaxBytes * len(s.brokers))
 	}
-	if lane == laneTail && b.busy[laneTail] {
-		lane = laneTail2
+	if lane <= laneTail && b.busy[lane] {
+		lane++ // there are two
 	}
 	if b.busy[lane] {
 		return nil
@@ -202,9 +208,9 @@ func (s *session) prepareFetch(p *plan, b *broker) bool {
 		s.hungry = true
 		return false
 	}
-	p.maxBytes = s.cfg.MaxBytes
+	p.maxBytes = max(s.cfg.MaxBytes/4, s.cfg.MaxPartitionBytes)
 	wait := time.Duration(0)
-	if p.lane != laneBehind {
+	if p.lane > laneBehind2 {
 		p.maxBytes, wait = max(s.cfg.MaxBytes/4, 1), s.cfg.MaxWait
 	}
 	if free := 2*s.cfg.MaxBytes - b.reserved - b.held; free < p.maxBytes {
@@ -228,7 +234,7 @@ func (s *session) prepareFetch(p *plan, b *broker) bool {
 func (p *plan) order() {
 	slices.SortStableFunc(p.parts, func(a, b *partition) int { return int(a.turn - b.turn) })
 	sum := 0
-	if p.lane != laneBehind {
+	if p.lane > laneBehind2 {
 		return
 	}
 	for i, part := range p.parts {
@@ -238,6 +244,16 @@ func (p *plan) order() {
 		}
 	}
 	p.maxBytes = sum
+}
+
+// others are those of parts that are not in p, in a list of their own.
+func (p *plan) others(parts []*partition) (left []*partition) {
+	for _, part := range parts {
+		if !slices.Contains(p.parts, part) {
+			left = append(left, part)
+		}
+	}
+	return left
 }
 
 // evict drops what was fetched of partitions that have no room: others of the

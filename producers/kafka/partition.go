@@ -54,11 +54,12 @@ type partition struct {
 	fetchOffset int64
 	fetchEpoch  int32 // the leader epoch of the record before it, -1 when none is known
 	segments    []*segment
-	decoding    bool // Fetch reads segments[0], without the mutex
-	inflight    bool // an exchange asks for it
-	tail        bool // nothing was left at the broker
-	partBytes   int  // bytes to ask for, at most
-	ahead       int  // how large the next batch is, in bytes, 0 when it is not known
+	decoding    bool  // Fetch reads segments[0], without the mutex
+	inflight    bool  // an exchange asks for it
+	tail        bool  // nothing was left at the broker
+	partBytes   int   // bytes to ask for, at most
+	latest      int64 // records of the last segment, at most: half of them are handed out before the next is asked for
+	ahead       int   // how large the next batch is, in bytes, 0 when it is not known
 	turn        int64
 
 	highWatermark int64 // -1 when it is not known yet

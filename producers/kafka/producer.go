@@ -162,7 +162,8 @@ func (p *Producer) runGroup() {
 	}
 	wg.Go(func() {
 		<-p.quit
-		_ = group.Close() // never fails
+		_ = group.Close()         // never fails
+		p.wire.network.cutPolls() // the last session has ended, and the member has left
 	})
 	for {
 		gen, err := group.Next(context.Background())

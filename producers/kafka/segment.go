@@ -44,7 +44,9 @@ type segment struct {
 	open    bool
 	batch   batchInfo
 	records []byte // what is not handed out yet of the open batch
-	// expanded is what the open batch takes in memory beyond its frame.
+	// opened is the open batch decompressed, and expanded what that takes in memory
+	// beyond its frame.
+	opened   []byte
 	expanded int64
 	unread   int32 // records in records
 	peeked   bool  // rec is the first of records, which after follows
@@ -56,11 +58,13 @@ type segment struct {
 	resume int64
 }
 
-// decoder opens batches. It is for one goroutine.
+// decoder opens batches. It is for one goroutine. What batches are decompressed into is
+// used again once every message of theirs was copied out of it.
 type decoder struct {
 	decompressor
 	table    *crc32.Table
 	pool     broadway.MessagePool[Metadata]
+	left     [][]byte     // batches that were left, while messages may alias them
 	spans    []span       // of the haul at work, used again
 	epochs   []epochStart // likewise
 	isolated bool         // only committed messages
@@ -68,10 +72,20 @@ type decoder struct {
 
 func newDecoder(cfg Config) *decoder {
 	return &decoder{
-		decompressor: decompressor{limit: cfg.MaxBatchBytes},
+		decompressor: decompressor{limit: cfg.MaxBatchBytes, mostSpare: cfg.MaxBytes / 4},
 		table:        crc32.MakeTable(crc32.Castagnoli),
 		isolated:     cfg.Isolation == ReadCommitted,
 	}
+}
+
+// reuse takes the memory of the batches that were left, which no message aliases any
+// more.
+func (d *decoder) reuse() {
+	for _, b := range d.left {
+		d.keep(b)
+	}
+	clear(d.left)
+	d.left = d.left[:0]
 }
 
 // peek is the next record to hand out, nil when there is none left. Errors wrap
@@ -83,7 +97,7 @@ func (s *segment) peek(d *decoder) (*record, error) {
 		case s.open && s.unread > 0:
 			err = s.read()
 		case s.open:
-			s.pass()
+			s.pass(d)
 		case len(s.rest) > 0:
 			err = s.openBatch(d)
 		case s.broken:
@@ -126,8 +140,11 @@ func (s *segment) read() (err error) {
 }
 
 // pass leaves the open batch, with the offsets at its end that compaction took.
-func (s *segment) pass() {
-	s.open, s.records, s.expanded = false, nil, 0
+func (s *segment) pass(d *decoder) {
+	if s.opened != nil {
+		d.left = append(d.left, s.opened)
+	}
+	s.open, s.records, s.opened, s.expanded = false, nil, nil, 0
 	s.next = max(s.next, s.batch.next)
 }
 
@@ -160,7 +177,7 @@ func (s *segment) openBatch(d *decoder) error {
 		}
 		s.unread = b.count
 		if b.attributes&attrCodec != codecNone {
-			s.expanded = int64(cap(s.records))
+			s.opened, s.expanded = s.records, int64(cap(s.records))
 		}
 	} else {
 		s.left -= int64(b.count)
@@ -251,8 +268,9 @@ func (s *segment) fill(d *decoder, own *ownership, most int, bytes int64, h *hau
 	}()
 	s.hand(d, own, int(min(int64(most), s.waiting())), bytes, h)
 	if s.open && s.readOut() {
-		s.pass() // let go of its memory
+		s.pass(d) // let go of its memory
 	}
+	d.reuse()
 	if s.waiting() == 0 && h.err == nil && h.cut == 0 {
 		// Nothing is left but control batches and gaps: pass over them now, so
 		// that the position does not stop before them.
