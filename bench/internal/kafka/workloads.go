@@ -18,6 +18,7 @@ const (
 	franzLarge      = "franz-go, poll loop, 8 MiB a partition"
 	franzMany       = "franz-go, goroutines"
 	goReader        = "kafka-go Reader"
+	smallest        = "own fetch, no pipeline"
 	goGenerations   = "kafka-go generations"
 	watermillRouted = "watermill router"
 	watermillSub    = "watermill subscriber"
@@ -70,6 +71,7 @@ func drain(codec string) measure.Workload {
 			{Name: franzMany, Version: franzVersion, Run: franz(true, 0)},
 			{Name: "kafka-go Conn, batches", Version: kafkaGoVersion, Reads: true, Run: connections},
 			{Name: goGenerations, Version: kafkaGoVersion, Run: generations(0)},
+			{Name: smallest, Run: limit},
 			{Name: goReader, Version: kafkaGoVersion, Run: reader(0)},
 			{Name: "sarama", Version: saramaVersion, Run: saramaGroup},
 			{Name: watermillSub, Version: watermillVersion, Fraction: 0.1, Once: true, Run: watermillSubscriber},
