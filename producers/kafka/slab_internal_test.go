@@ -102,3 +102,39 @@ func liveBytes() int64 {
 	metrics.Read(sample)
 	return int64(sample[0].Value.Uint64())
 }
+
+// TestDecompressedBatchesUseTheirMemoryAgain: and messages of the batch before stay as
+// they were, also where several short batches share a slab.
+func TestDecompressedBatchesUseTheirMemoryAgain(t *testing.T) {
+	for _, codec := range codecNames[1:] {
+		for _, records := range []int{1, 3, 1000} {
+			d := newDecoder(Config{MaxBatchBytes: 1 << 20, MaxBytes: 8 << 20})
+			var raw []byte
+			var want []string
+			for n := range 5 {
+				values := make([]string, records)
+				for i := range values {
+					values[i] = strings.Repeat(string(rune('a'+n)), 100+i%7)
+				}
+				batch := plainBatch(int64(n*records), values...)
+				batch.attributes, batch.body = compressedWith(t, codec, batch.body)
+				raw, want = append(raw, batch.bytes()...), append(want, values...)
+			}
+			s, h := reading(raw, 0), haul{}
+			for len(h.messages) < len(want) && h.err == nil {
+				s.fill(d, testOwnership(), max(records-1, 1), 1<<30, &h)
+			}
+			if len(h.messages) != len(want) || h.err != nil {
+				t.Fatalf("%s, %d records: %d messages, %v", codec, records, len(h.messages), h.err)
+			}
+			for i, m := range h.messages {
+				if string(m.Payload) != want[i] {
+					t.Fatalf("%s, %d records: message %d is %q, want %q", codec, records, i, m.Payload, want[i])
+				}
+			}
+			if len(d.spare) == 0 || len(d.spare) > 2 {
+				t.Errorf("%s, %d records: %d buffers are kept for five batches", codec, records, len(d.spare))
+			}
+		}
+	}
+}
