@@ -127,13 +127,18 @@ func (s *settler) rest() bool {
 	return false
 }
 
-// forget lets the collector have what was settled.
+// forget lets the collector have what was settled. s.mu is held.
 func (s *settler) forget() {
 	clear(s.single[:cap(s.single)])
+	clear(s.posted[:cap(s.posted)])
 	clear(s.taken[:cap(s.taken)])
 	clear(s.ok[:cap(s.ok)])
 	clear(s.failed[:cap(s.failed)])
-	for _, g := range s.groups {
+	clear(s.ended[:cap(s.ended)])
+	for _, g := range s.groups[:cap(s.groups)] {
+		if g == nil {
+			break
+		}
 		g.ref = nil
 		clear(g.list[:cap(g.list)])
 		g.list = g.list[:0]

@@ -13,25 +13,29 @@ const blockSize = 32
 // blocks. A worker opens a block of its own and claims its messages one at a time, by
 // an atomic add that nobody else makes as long as there are blocks for all; one that
 // finds none to open claims from those of others. So no message waits behind a slow
-// one while a worker is idle, and workers that are fast do not meet.
+// one while a worker is idle, and workers that are fast do not meet. Nor does one wait
+// for long while none is: what is old is claimed first, whoever has opened its block.
 type cursor struct {
 	pool *pool
 	head atomic.Pointer[span]
+	old  atomic.Int64  // the number of the last span that is old: see age
 	wake chan struct{} // one token for each worker at most
 
-	mu   sync.Mutex // protects following field
+	mu   sync.Mutex // protects following fields
 	tail *span
+	aged int64 // the watchdog's: the last span when it looked
 }
 
 // span is a run of published blocks.
 type span struct {
+	number  int64 // in the order of publishing
 	blocks  []block
-	opened  atomic.Int64 // how many blocks have a worker
-	left    atomic.Int64 // how many blocks have messages that nobody has claimed
-	waiting atomic.Int64 // messages in blocks that nobody has opened
-	looked  atomic.Bool  // the sources were made to look at the queue, as it is low
-	link    atomic.Pointer[span]
-	first   [8]block // blocks, if it has no more
+	opened  atomic.Int64         // how many blocks have a worker
+	left    atomic.Int64         // how many blocks have messages that nobody has claimed
+	waiting atomic.Int64         // messages in blocks that nobody has opened
+	looked  atomic.Bool          // the sources were made to look at the queue, as it is low
+	link    atomic.Pointer[span] // the next; itself once it is out of the list
+	first   [8]block             // blocks, if it has no more
 }
 
 // block is some messages of one chunk.
@@ -127,6 +131,7 @@ func (c *cursor) requeue(m *Message) {
 // link makes n messages visible, and wakes workers for them.
 func (c *cursor) link(s *span, n int) {
 	c.mu.Lock()
+	s.number = c.tail.number + 1
 	c.tail.link.Store(s)
 	c.tail = s
 	c.mu.Unlock()
@@ -181,44 +186,75 @@ func (c *cursor) open(w *worker) *Message {
 			}
 			return m
 		}
+		if s.number <= c.old.Load() {
+			if m := c.stealFrom(s, w); m != nil {
+				return m
+			}
+		}
 	}
 	return nil
 }
 
-// after is the span after s, which is forgotten if it is the first and everything in it
-// is claimed.
+// after is the span after s, which leaves the list if it is the first and everything in
+// it is claimed. It does not keep what comes after it then: who has a message of s may
+// have it for long.
 func (c *cursor) after(s *span) *span {
-	next := s.link.Load()
-	if next != nil && s.left.Load() == 0 {
-		c.head.CompareAndSwap(s, next)
+	next := c.next(s)
+	if next != nil && s.left.Load() == 0 && c.head.CompareAndSwap(s, next) {
+		s.link.Store(s)
 	}
 	return next
+}
+
+// next is the span after s: the first, if s has left the list, and so all before it.
+func (c *cursor) next(s *span) *span {
+	if next := s.link.Load(); next != s {
+		return next
+	}
+	return c.head.Load()
 }
 
 // steal takes a message from a block that another worker has opened.
 func (c *cursor) steal(w *worker) *Message {
 	for s := c.head.Load(); s != nil; s = c.after(s) {
-		if s.left.Load() == 0 {
-			continue
-		}
-		for i := range s.blocks {
-			b := &s.blocks[i]
-			if b.rest() == 0 {
-				continue
-			}
-			m, last := b.claim(w)
-			if m == nil {
-				continue
-			}
-			if last {
-				c.finished(s)
-			} else {
-				c.lookOnce(s)
-			}
+		if m := c.stealFrom(s, w); m != nil {
 			return m
 		}
 	}
 	return nil
+}
+
+func (c *cursor) stealFrom(s *span, w *worker) *Message {
+	if s.left.Load() == 0 {
+		return nil
+	}
+	for i := range s.blocks {
+		b := &s.blocks[i]
+		if b.rest() == 0 {
+			continue
+		}
+		m, last := b.claim(w)
+		if m == nil {
+			continue
+		}
+		if last {
+			c.finished(s)
+		} else {
+			c.lookOnce(s)
+		}
+		return m
+	}
+	return nil
+}
+
+// age makes old what was published before the watchdog looked last. What of it is not
+// claimed by then lies behind slow messages, in blocks that workers have opened; and while
+// there are others to open nobody would help.
+func (c *cursor) age() {
+	c.old.Store(c.aged)
+	c.mu.Lock()
+	c.aged = c.tail.number
+	c.mu.Unlock()
 }
 
 // finished is told that all messages of a block of s are claimed.
@@ -250,14 +286,14 @@ func (s *span) unclaimed() (n int) {
 }
 
 func (c *cursor) queued() (n int) {
-	for s := c.head.Load(); s != nil; s = s.link.Load() {
+	for s := c.head.Load(); s != nil; s = c.next(s) {
 		n += s.unclaimed()
 	}
 	return n
 }
 
 func (c *cursor) empty() bool {
-	for s := c.head.Load(); s != nil; s = s.link.Load() {
+	for s := c.head.Load(); s != nil; s = c.next(s) {
 		if s.left.Load() > 0 {
 			return false
 		}

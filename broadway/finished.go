@@ -57,7 +57,10 @@ func (o *runs) put(box *mailbox, m *Message, b *block, place int) {
 		if r.state.CompareAndSwap(o.n, o.n+1) {
 			o.n++
 			return
-		} // otherwise it was closed, and the message is none of it
+		}
+		if b == nil {
+			r.messages[o.n] = nil // it was closed, and the message is none of it
+		}
 	}
 	r := o.fresh()
 	if o.block != b {

@@ -118,7 +118,9 @@ func (l *ledger) ask(ctx context.Context, s *source, want func() (most, least in
 func (l *ledger) tryAsk(s *source, want, least, need int64) (d Demand, starved bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if need == 0 && want > 0 && l.credit(s).Free() < min(least, want) && l.credit(s).Free() > 0 {
+	c := l.credit(s)
+	least = min(least, want, max(c.Bound()/4, 1)) // a small prefetch never has more free
+	if need == 0 && want > 0 && c.Free() > 0 && c.Free() < least {
 		want = 0
 	}
 	if want > 0 {

@@ -1,6 +1,9 @@
 package broadway
 
-import "sync"
+import (
+	"slices"
+	"sync"
+)
 
 // MessagePool is where a producer gets Messages, and metadata for them, that are used
 // again: the pipeline brings them back once all of a slab have settled. Without it
@@ -35,9 +38,9 @@ type messageSlab[M any] struct {
 // after they have settled: an Acknowledger that needs any of it later copies it.
 func (p *MessagePool[M]) Get(n int) (messages []*Message, metadata []M) {
 	s := p.take(n)
-	s.birth.messages = s.messages[:n]
+	s.birth.messages = s.messages[:n:n] // who appends to it does not write over the slab's others
 	s.messages[0].marks = begins
-	return s.birth.messages, s.metadata[:n]
+	return s.birth.messages, s.metadata[:n:n]
 }
 
 func (p *MessagePool[M]) take(n int) *messageSlab[M] {
@@ -120,10 +123,7 @@ func (c *chunk) reuse() {
 // birthOf is the chunk of a pool that messages are all of, or nil.
 func birthOf(messages []*Message) *chunk {
 	birth := messages[0].chunk
-	if birth == nil || len(birth.messages) != len(messages) {
-		return nil
-	}
-	if last := len(messages) - 1; birth.messages[0] != messages[0] || birth.messages[last] != messages[last] {
+	if birth == nil || !slices.Equal(birth.messages, messages) {
 		return nil
 	}
 	return birth

@@ -81,3 +81,16 @@ func TestMessagesAreUsedAgainOnceAllOfThemHaveSettled(t *testing.T) {
 		})
 	}
 }
+
+// Who appends to what Get returned does not write over the rest of the slab.
+func TestWhatIsAppendedToASlabIsNoPartOfIt(t *testing.T) {
+	s := &pooled{}
+	s.ref = broadway.NewAckRef(s, nil, 0)
+	messages, metadata := s.pool.Get(2)
+	if messages = append(messages, broadway.NewMessage(s.ref, 3, nil)); cap(metadata) != 2 || messages[2].Metadata != nil {
+		t.Errorf("%d metadata", cap(metadata))
+	}
+	if first, _ := s.pool.Get(2); cap(first) != 2 {
+		t.Errorf("a slab of two has room for %d", cap(first))
+	}
+}

@@ -173,14 +173,16 @@ func (w *worker) run(ctx context.Context) {
 	exiting = w.disowned // takeOver may still read what is the worker's
 }
 
-// visits visits the dispatcher until there is nothing to do or the context was used up
-// by a time-out.
+// visits visits the dispatcher until there is nothing to do, or the context was used up:
+// by a time-out, or by age.
 func (w *worker) visits(ctx context.Context) {
-	defer w.handling.rest() // who rests keeps no message from the collector
+	// Who rests keeps no message from the collector. That is the handling that the worker
+	// has by then: one that was given up is whose who takes over.
+	defer func() { w.handling.rest() }()
 	for {
 		w.enter()
 		w.pool.dispatch.visit(ctx, w)
-		if w.leaveVisit() == 0 || w.expired {
+		if over := w.over(); w.leaveVisit() == 0 || w.expired || over {
 			return
 		}
 	}

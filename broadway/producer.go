@@ -330,14 +330,15 @@ func (s *source) fetch(ctx context.Context, interrupt context.CancelCauseFunc, d
 	if n > 0 {
 		s.p.pool.dispatch.prepare(a)
 	}
+	// What the ledger knows may be swept, and what is published may settle, and its
+	// chunk be used again, at any time.
+	refs := s.refs(a)
 	s.p.ledger.arrived(s, d, a.chunks, bytes)
 	s.end(n)
 	s.p.cfg.Observer.Fetched(FetchEvent{
 		Pipeline: s.p.cfg.Name, Producer: s.name, Demand: d,
 		Messages: n, Bytes: bytes, Duration: time.Since(start), Err: err,
 	})
-	// What is published may settle, and its chunk be used again, at any time.
-	refs := s.refs(a)
 	if n > 0 {
 		s.p.pool.dispatch.publish(a)
 	}

@@ -18,7 +18,7 @@ func (p *Pipeline) watch(ctx context.Context, stop <-chan struct{}) {
 	}
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
-	looked, recalled, recallEvery := time.Now(), time.Now(), p.recallEvery()
+	reviewed, looked, recalled, recallEvery := time.Now(), time.Now(), time.Now(), p.recallEvery()
 	if recallEvery > 0 && recallEvery < tick {
 		ticker.Reset(recallEvery)
 	}
@@ -27,6 +27,10 @@ func (p *Pipeline) watch(ctx context.Context, stop <-chan struct{}) {
 		case now := <-ticker.C:
 			p.pool.clock.Store(p.clock.nanos(now))
 			p.lookAtBatchers(now)
+			if now.Sub(reviewed) >= visitTime {
+				reviewed = now
+				p.pool.review()
+			}
 			if now.Sub(looked) >= copyAge/2 {
 				looked = now
 				p.copyOut(now)
@@ -45,6 +49,17 @@ func (p *Pipeline) watch(ctx context.Context, stop <-chan struct{}) {
 		case <-stop:
 			return
 		}
+	}
+}
+
+// review makes what waits for long go first. And the sources look at the queue: workers
+// tell them that it is low once for each fetch, which may have been too early.
+func (l *pool) review() {
+	if c, ok := l.dispatch.(*cursor); ok {
+		c.age()
+	}
+	if most, _ := l.p.want(); most > 0 {
+		l.p.ledger.look()
 	}
 }
 
