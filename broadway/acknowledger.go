@@ -41,9 +41,8 @@ type settler struct {
 	source *source
 	box    mailbox
 
-	mu     sync.Mutex   // protects following fields
+	mu     sync.Mutex   // protects following field
 	posted []settlement // of batches
-	swept  []*Message   // released while still linked in another queue
 
 	// The settler goroutine's own, reused.
 	groups     []*settleGroup
@@ -73,14 +72,6 @@ func newSettler(p *Pipeline, src *source) *settler {
 	s := &settler{p: p, source: src}
 	s.box.init()
 	return s
-}
-
-// sweep takes messages that may still be linked in a queue of another stage.
-func (s *settler) sweep(messages []*Message) {
-	s.mu.Lock()
-	s.swept = append(s.swept, messages...)
-	s.mu.Unlock()
-	s.box.nudge()
 }
 
 // run settles until stop is closed. ctx bounds the calls. An Acknowledger that
@@ -119,7 +110,7 @@ func (s *settler) rest() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.posted)+len(s.swept) == 0 {
+	if len(s.posted) == 0 {
 		s.forget()
 		return true
 	}
@@ -159,13 +150,8 @@ func (s *settler) gather() bool {
 	s.groups, s.next = s.groups[:0], 0
 	s.single = s.single[:0]
 	s.mu.Lock()
-	swept := s.swept
-	s.swept = nil
 	s.taken, s.posted = s.posted, s.taken[:0]
 	s.mu.Unlock()
-	for _, m := range swept {
-		s.add(m)
-	}
 	for m := s.box.pop(); m != nil; m = s.box.pop() {
 		s.add(m)
 	}
@@ -382,6 +368,6 @@ func (p *Pipeline) sweep(ref *AckRef) {
 // sweepIf does so for the chunks that pick chooses.
 func (p *Pipeline) sweepIf(pick func(*chunk) bool) {
 	for _, m := range p.ledger.unclaimed(pick) {
-		m.chunk.source.settler.sweep([]*Message{m})
+		m.chunk.source.settler.box.post(m)
 	}
 }

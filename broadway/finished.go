@@ -5,8 +5,12 @@ import (
 	"sync/atomic"
 )
 
-// runSize is how many finished messages a run holds at most.
+// runSize is how many finished messages a run holds at most, unless it is a part of a
+// block.
 const runSize = 64
+
+// runsKept is how many runs a worker keeps at most, to use them again.
+const runsKept = 64
 
 // run is some messages that one worker has finished for one batcher. The worker
 // adds to it also while it is on its way, so that what is finished can be taken at
@@ -43,7 +47,7 @@ type runs struct {
 	n     uint32 // of last
 	block *block // of which last is a part, or nil
 	first int    // its place in block
-	used  []*run // as many as were on their way at once
+	used  []*run // as many as were on their way at once, up to runsKept
 	turn  int
 }
 
@@ -97,8 +101,20 @@ func (o *runs) fresh() *run {
 		}
 	}
 	r := new(run)
-	o.used = slices.Insert(o.used, o.turn, r)
+	if len(o.used) < runsKept {
+		o.used = slices.Insert(o.used, o.turn, r)
+	}
 	return r
+}
+
+// rest lets the collector have what runs are parts of.
+func (o *runs) rest() {
+	o.last, o.block = nil, nil
+	for _, r := range o.used {
+		if r.state.Load() == runFree {
+			r.messages = nil
+		}
+	}
 }
 
 // runStack is where workers leave runs for one reader: Treiber's stack, which the

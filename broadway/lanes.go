@@ -27,7 +27,7 @@ type lanes struct {
 	pool      *pool
 	lanes     []lane
 	ready     chan *lane   // a lane is in it once at most, so it never blocks
-	published atomic.Int64 // messages, and again when their key is freed; less what workers popped they wait
+	published atomic.Int64 // messages, and those that waited for their key again: less what workers have popped, they wait for one
 	looked    atomic.Bool  // the sources were made to look at the queue since the last publish, as it is low
 
 	mu     sync.Mutex      // protects following fields
@@ -175,7 +175,8 @@ func (d *lanes) queued() int {
 	return d.waiting()
 }
 
-// waiting is how many messages wait for a worker, or for their key.
+// waiting is how many messages wait for a worker, those of a key that is not free included
+// until one finds that.
 func (d *lanes) waiting() int {
 	d.mu.Lock()
 	popped := d.gone

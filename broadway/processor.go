@@ -176,15 +176,23 @@ func (w *worker) run(ctx context.Context) {
 // visits visits the dispatcher until there is nothing to do, or the context was used up:
 // by a time-out, or by age.
 func (w *worker) visits(ctx context.Context) {
-	// Who rests keeps no message from the collector. That is the handling that the worker
-	// has by then: one that was given up is whose who takes over.
-	defer func() { w.handling.rest() }()
+	defer w.forget()
 	for {
 		w.enter()
 		w.pool.dispatch.visit(ctx, w)
 		if over := w.over(); w.leaveVisit() == 0 || w.expired || over {
 			return
 		}
+	}
+}
+
+// forget lets the collector have what w handled. One of its handlings that was given up
+// stays as it was, for who takes over.
+func (w *worker) forget() {
+	w.handling.rest()
+	w.from = nil
+	for i := range w.runs {
+		w.runs[i].rest()
 	}
 }
 
