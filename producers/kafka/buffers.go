@@ -8,8 +8,10 @@ import (
 const (
 	// trusted is the largest answer for which a buffer is made on its length alone.
 	trusted = 16 << 20
-	// bufferUnit is what sizes of buffers are rounded up to.
+	// bufferUnit is what sizes of buffers are rounded up to, and smallUnit those of
+	// smaller ones: a few messages at the tail of a partition must not count as many.
 	bufferUnit = 64 << 10
+	smallUnit  = 4 << 10
 )
 
 // buffers lends the memory that answers to Fetch are read into: it comes back once
@@ -39,7 +41,11 @@ func (b *buffers) lend(size int) []byte {
 		b.lent += cap(buffer)
 		return buffer[:size]
 	}
-	buffer := make([]byte, size, (size+bufferUnit-1)/bufferUnit*bufferUnit)
+	unit := bufferUnit
+	if size < bufferUnit {
+		unit = smallUnit
+	}
+	buffer := make([]byte, size, (size+unit-1)/unit*unit)
 	b.lent += cap(buffer)
 	b.trim()
 	return buffer
