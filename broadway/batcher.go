@@ -58,26 +58,6 @@ type batcher struct {
 	timer    *time.Timer
 }
 
-type batchID struct {
-	key   string
-	shard int
-}
-
-// openBatch is a batch that fills, waits for a reporter, or is being reported.
-type openBatch struct {
-	Batch
-	id       batchID
-	state    BatchState
-	deadline time.Time
-	index    int  // in deadlines, -1 when not there
-	trial    bool // decides whether the circuit closes
-
-	run    handling
-	before []written // the members when it was handed out, with RetryStuck
-	view   Batch     // what the Reporter sees: it may reorder or cut its slice
-	trials []trial   // with order, when it was handed out
-}
-
 // report is what a reporter finished.
 type report struct {
 	batch   *openBatch
@@ -334,10 +314,8 @@ func (b *batcher) fits(o *openBatch, m *Message) (Trigger, bool) {
 
 // begin opens a batch.
 func (b *batcher) begin(id batchID, now time.Time) *openBatch {
-	o := &openBatch{Batch: Batch{Batcher: b.cfg.Name, Key: id.key}, id: id, index: -1}
-	n := min(b.likely, 1024)
-	room := make([]*Message, 2*n)
-	o.Messages, o.view.Messages = room[:0:n], room[n:n]
+	o := b.room()
+	o.Batch.Batcher, o.Key, o.id, o.index = b.cfg.Name, id.key, id, -1
 	b.open[id] = o
 	if b.cfg.Policy != nil {
 		b.policy(func() bool { o.state = b.cfg.Policy.Open(now); return true }, true)
@@ -575,27 +553,4 @@ func (b *batcher) stats() BatcherStats {
 		Open: int(b.opened.Load()), Closed: int(b.closed.Load()), Reporting: int(b.reporting.Load()),
 		Circuit: b.circuit.stats(),
 	}
-}
-
-// deadlines is a heap of open batches by deadline.
-type deadlines []*openBatch
-
-func (d deadlines) Len() int           { return len(d) }
-func (d deadlines) Less(i, j int) bool { return d[i].deadline.Before(d[j].deadline) }
-func (d deadlines) Swap(i, j int) {
-	d[i], d[j] = d[j], d[i]
-	d[i].index, d[j].index = i, j
-}
-func (d *deadlines) Push(x any) {
-	o := x.(*openBatch)
-	o.index = len(*d)
-	*d = append(*d, o)
-}
-func (d *deadlines) Pop() any {
-	old := *d
-	o := old[len(old)-1]
-	old[len(old)-1] = nil
-	*d = old[:len(old)-1]
-	o.index = -1
-	return o
 }

@@ -77,22 +77,6 @@ func (b *batcher) setAside(key uint64, shard int) {
 // of picks the messages of key.
 func of(key uint64) func(*Message) bool { return func(m *Message) bool { return m.lane == key } }
 
-// strip moves the members that pick chooses to the end of aside.
-func (o *openBatch) strip(aside []*Message, pick func(*Message) bool) []*Message {
-	kept := o.Messages[:0]
-	for _, m := range o.Messages {
-		if pick(m) {
-			aside = append(aside, m)
-			o.Bytes -= m.size
-		} else {
-			kept = append(kept, m)
-		}
-	}
-	clear(o.Messages[len(kept):])
-	o.Messages = kept
-	return aside
-}
-
 // free lets what was set aside for key take its place again.
 func (b *batcher) free(key uint64) {
 	k := b.blocked[key]

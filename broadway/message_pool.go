@@ -1,6 +1,7 @@
 package broadway
 
 import (
+	"math/bits"
 	"slices"
 	"sync"
 )
@@ -12,12 +13,9 @@ import (
 //
 // M is the producer's metadata. What a pool keeps is bounded by what was in use at once.
 type MessagePool[M any] struct {
-	mu   sync.Mutex // protects following field
-	free []*messageSlab[M]
+	mu   sync.Mutex          // protects following field
+	free [][]*messageSlab[M] // by the power of two that they have room for
 }
-
-// minSlab is how many messages a slab of a pool has room for at least.
-const minSlab = 128
 
 // messageSlab is an array of messages, and their chunk, so that what points from one to
 // the other is written once.
@@ -43,19 +41,21 @@ func (p *MessagePool[M]) Get(n int) (messages []*Message, metadata []M) {
 	return s.birth.messages, s.metadata[:n:n]
 }
 
+// take finds a slab with room for n, and for less than twice as many.
 func (p *MessagePool[M]) take(n int) *messageSlab[M] {
+	class := bits.Len(uint(n - 1))
 	p.mu.Lock()
-	for i := len(p.free) - 1; i >= 0; i-- {
-		if s := p.free[i]; len(s.all) >= n {
-			last := len(p.free) - 1
-			p.free[i], p.free[last] = p.free[last], nil
-			p.free = p.free[:last]
+	if class < len(p.free) {
+		if last := len(p.free[class]) - 1; last >= 0 {
+			s := p.free[class][last]
+			p.free[class][last] = nil
+			p.free[class] = p.free[class][:last]
 			p.mu.Unlock()
 			return s
 		}
 	}
 	p.mu.Unlock()
-	size := max(n, minSlab)
+	size := 1 << class
 	s := &messageSlab[M]{pool: p, all: make([]Message, size), messages: make([]*Message, size), metadata: make([]M, size)}
 	for i := range s.all {
 		m := &s.all[i]
@@ -87,9 +87,17 @@ func (s *messageSlab[M]) back() {
 		clear(s.metadata[:len(c.messages)])
 	}
 	c.reuse()
-	s.pool.mu.Lock()
-	s.pool.free = append(s.pool.free, s)
-	s.pool.mu.Unlock()
+	s.pool.keep(s)
+}
+
+func (p *MessagePool[M]) keep(s *messageSlab[M]) {
+	class := bits.Len(uint(len(s.all) - 1))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.free) <= class {
+		p.free = append(p.free, nil)
+	}
+	p.free[class] = append(p.free[class], s)
 }
 
 // reuse makes m as it was when it was made, but for what Init writes and for what is

@@ -163,14 +163,6 @@ func (b *batcher) guarded(ctx context.Context, o *openBatch) (err error) {
 	return err
 }
 
-// see is what the reporter sees.
-func (o *openBatch) see() *Batch {
-	messages := append(o.view.Messages[:0], o.Messages...)
-	o.view = o.Batch
-	o.view.Messages = messages
-	return &o.view
-}
-
 // settle settles members after their reporter returned err. What it gives says how
 // many failed, which are to be tried again, and which wait for the circuit.
 func (b *batcher) settle(ctx context.Context, members []*Message, err error) (s report) {

@@ -374,7 +374,7 @@ func (s *segment) run(d *decoder, own *ownership, array []byte, n int, bytes int
 	if h.below != 0 {
 		below = min(below, h.below)
 	}
-	messages, metas := d.slab(n)
+	messages, metas := d.pool.Get(n)
 	rest, next, first := array, s.next, s.rec.offset
 	var rec record
 	for ; k < n; k++ {

@@ -23,20 +23,6 @@ type slab struct {
 	bytes    int64 // what the records of used weigh
 }
 
-// leastPooled is how many messages a slab of the pool has at least: it has room for
-// slabMessages, and must not take much more than its messages are charged with.
-const leastPooled = slabMessages * 2 / 3
-
-// slab makes n messages that are handed out together, with their metadata.
-func (d *decoder) slab(n int) (messages []*broadway.Message, metas []Metadata) {
-	if n >= leastPooled {
-		return d.pool.Get(n)
-	}
-	messages, metas = newSlab(n)
-	messages[0].BeginSlab()
-	return messages, metas
-}
-
 // newSlab makes up to n messages, with their metadata.
 func newSlab(n int) ([]*broadway.Message, []Metadata) {
 	array, messages, metas := make([]broadway.Message, n), make([]*broadway.Message, n), make([]Metadata, n)
