@@ -22,6 +22,7 @@ type like struct {
 	timeout time.Duration // for acknowledging
 	by      func(*broadway.Message) uint64
 	pool    *broadway.MessagePool[memory.Metadata] // to make its messages of, or nil
+	ahead   int                                    // its prefetch
 }
 
 // Fetch makes the messages anew in memory that is used again, in slabs of seven.
@@ -54,7 +55,7 @@ func (l like) Fetch(ctx context.Context, d broadway.Demand) ([]*broadway.Message
 
 func (l like) Describe(limits broadway.Limits) broadway.Traits {
 	t := l.Producer.Describe(limits)
-	t.Rewinds, t.AckTimeout, t.PartitionBy = l.rewinds, l.timeout, l.by
+	t.Rewinds, t.AckTimeout, t.PartitionBy, t.Prefetch = l.rewinds, l.timeout, l.by, l.ahead
 	return t
 }
 

@@ -123,10 +123,10 @@ func TestAnyPipelineOutlastsTroubleFromOutside(t *testing.T) {
 			w.start = time.Now()
 			var producers []*memory.Producer
 			w.cfg.Producers = nil
-			for _, q := range w.queues {
+			for i, q := range w.queues {
 				p := memory.New(memory.Config{Queue: q})
 				producers = append(producers, p)
-				w.cfg.Producers = append(w.cfg.Producers, shared{like{Producer: p, rewinds: w.rewinds, timeout: w.timeout, pool: w.pool}})
+				w.cfg.Producers = append(w.cfg.Producers, shared{w.source(i, p)})
 			}
 			p, err := broadway.New(w.cfg)
 			if err != nil {

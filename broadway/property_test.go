@@ -40,6 +40,7 @@ type world struct {
 	rewinds  bool                                   // sources take nothing back singly
 	pool     *broadway.MessagePool[memory.Metadata] // of the messages, or nil
 	timeout  time.Duration                          // of the sources, for acknowledging
+	ahead    int                                    // the prefetch of the first source, if there are others
 	line     map[string][]int
 	done     map[int]bool // reported, given up, or given back
 }
@@ -176,7 +177,8 @@ func (w *world) drawStages(t *rapid.T) {
 		largest = max(largest, b.Size)
 		w.cfg.Batchers = append(w.cfg.Batchers, b)
 	}
-	w.cfg.MaxUnsettled = max(rapid.IntRange(1, 200).Draw(t, "bound"), 2*largest, len(w.queues))
+	w.ahead = rapid.SampledFrom([]int{0, 0, 1, 5}).Draw(t, "prefetch")
+	w.cfg.MaxUnsettled = max(rapid.IntRange(1, 200).Draw(t, "bound"), 2*largest, w.ahead+len(w.queues))
 	w.cfg.MaxUnsettledBytes = rapid.Int64Range(1, 40_000).Draw(t, "bound in bytes")
 	w.cfg.Failure = broadway.FailurePolicy{MaxAttempts: 2, Backoff: broadway.Backoff{Initial: time.Millisecond}}
 }
@@ -197,9 +199,18 @@ func (w *world) fill(t *testing.T) {
 // open opens a producer of each queue.
 func (w *world) open() {
 	w.cfg.Producers = nil
-	for _, q := range w.queues {
-		w.cfg.Producers = append(w.cfg.Producers, like{Producer: memory.New(memory.Config{Queue: q}), rewinds: w.rewinds, timeout: w.timeout, pool: w.pool})
+	for i, q := range w.queues {
+		w.cfg.Producers = append(w.cfg.Producers, w.source(i, memory.New(memory.Config{Queue: q})))
 	}
+}
+
+// source is the i-th source of the world.
+func (w *world) source(i int, p *memory.Producer) like {
+	l := like{Producer: p, rewinds: w.rewinds, timeout: w.timeout, pool: w.pool}
+	if i == 0 && len(w.queues) > 1 {
+		l.ahead = w.ahead
+	}
+	return l
 }
 
 // handle fails every eleventh message once and every seventeenth for ever, and
