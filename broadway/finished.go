@@ -9,9 +9,6 @@ import (
 // block.
 const runSize = 64
 
-// runsKept is how many runs a worker keeps at most, to use them again.
-const runsKept = 64
-
 // run is some messages that one worker has finished for one batcher. The worker
 // adds to it also while it is on its way, so that what is finished can be taken at
 // once, also while its worker is in a slow handler, and what is finished fast is
@@ -47,7 +44,7 @@ type runs struct {
 	n     uint32 // of last
 	block *block // of which last is a part, or nil
 	first int    // its place in block
-	used  []*run // as many as were on their way at once, up to runsKept
+	used  []*run // as many as were on their way at once
 	turn  int
 }
 
@@ -101,21 +98,12 @@ func (o *runs) fresh() *run {
 		}
 	}
 	r := new(run)
-	if len(o.used) < runsKept {
-		o.used = slices.Insert(o.used, o.turn, r)
-	}
+	o.used = slices.Insert(o.used, o.turn, r)
 	return r
 }
 
-// rest lets the collector have what runs are parts of.
-func (o *runs) rest() {
-	o.last, o.block = nil, nil
-	for _, r := range o.used {
-		if r.state.Load() == runFree {
-			r.messages = nil
-		}
-	}
-}
+// rest lets the collector have the block that the last run is a part of.
+func (o *runs) rest() { o.last, o.block = nil, nil }
 
 // runStack is where workers leave runs for one reader: Treiber's stack, which the
 // reader takes as a whole. A run that is used again while somebody pushes on top of it
