@@ -373,7 +373,10 @@ func (l *lane) pop(w *worker) (m *Message) {
 	}
 	w.from, w.place = &h.block, h.place
 	if h.place++; h.place == len(h.block.messages) {
-		l.sheaf, h.below = h.below, nil // who still has the last message keeps nothing that came after it
+		l.sheaf = h.below
+		if h.below != nil {
+			h.below = nil // who still has the last message keeps nothing that came after it
+		}
 	}
 	return h.block.messages[w.place]
 }

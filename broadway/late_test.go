@@ -147,3 +147,32 @@ func TestALittleCreditIsAskedForBeforeTheQueueIsEmpty(t *testing.T) {
 		}
 	})
 }
+
+// What waits for a circuit to close is no work for some time: the little credit that is
+// left is asked for, and open batches close once there is none.
+func TestWhatWaitsForACircuitKeepsNoBatchOpen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var made, reported atomic.Int64
+		p := build(t, broadway.Config{
+			Producers: []broadway.Producer{generate(endless, &made, 1)}, MaxUnsettled: 22, Logger: quiet,
+			Processor: broadway.ProcessorConfig{Concurrency: 1, MaxDemand: 20, MinDemand: 16, Handler: func(_ context.Context, m *broadway.Message) error {
+				if m.Seq() >= 8 {
+					return broadway.Unavailable(errFail)
+				}
+				return nil
+			}},
+			Batchers: []broadway.BatcherConfig{{Size: 22, Timeout: -1, Reporter: func(_ context.Context, b *broadway.Batch) error {
+				reported.Add(int64(len(b.Messages)))
+				return nil
+			}}},
+			DrainTimeout: 10 * time.Second,
+		})
+		stop := background(t, p)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := reported.Load(); n != 8 {
+			t.Errorf("%d messages were reported; %+v", n, p.Stats())
+		}
+		_ = stop()
+	})
+}

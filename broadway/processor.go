@@ -90,14 +90,15 @@ func (l *pool) desk() *desk {
 // want is what the pool would take now: nothing until the queue has fallen to
 // the low mark, then up to the high one. While there is work for some time less than
 // a quarter of that is not worth a Fetch; credit for more will be free soon, as
-// workers are at work.
+// workers are at work. What waits for the circuit is no such work.
 func (l *pool) want() (most, least int) {
-	queued := l.dispatch.queued() + int(l.circuit.count.Load())
+	work := l.dispatch.queued()
+	queued := work + int(l.circuit.count.Load())
 	low, high := l.cfg.Concurrency*l.cfg.MinDemand, l.cfg.Concurrency*l.cfg.MaxDemand
 	if queued > low {
 		return 0, 0
 	}
-	if queued > low/2 {
+	if work > low/2 {
 		least = high / 4
 	}
 	return high - queued, least
