@@ -87,33 +87,31 @@ func newLanes(l *pool) *lanes {
 
 func (d *lanes) prepare(*arrival) {}
 
-// publish sorts messages by lane, by counting, so that each lane is visited once.
+// publish sorts messages by lane, by counting, so that each lane is visited once: in
+// the order in which they first occur, so that one worker goes by that.
 func (d *lanes) publish(a *arrival) {
 	messages := a.messages
 	if n := len(d.lanes); len(a.counts) < n {
 		a.counts = make([]int32, n)
 	}
-	places, used := make([]int32, len(messages)), 0
+	places := make([]int32, len(messages))
+	a.full = a.full[:0]
 	for i, m := range messages {
 		if m.err == nil { // what is not handled needs no order, and the user's code may be what it died of
 			m.lane = d.laneOf(m)
 		}
-		at := d.placeOf(m.lane)
-		places[i] = int32(at)
+		at := int32(d.placeOf(m.lane))
+		places[i] = at
 		if a.counts[at]++; a.counts[at] == 1 {
-			used++
+			a.full = append(a.full, at)
 		}
 	}
-	sorted, sheaves := make([]*Message, len(messages)), make([]sheaf, 0, used)
-	a.full = a.full[:0]
+	sorted, sheaves := make([]*Message, len(messages)), make([]sheaf, len(a.full))
 	end := int32(0)
-	for at, n := range a.counts {
-		if n > 0 {
-			sheaves = append(sheaves, sheaf{})
-			sheaves[len(sheaves)-1].block.messages = sorted[end : end+n : end+n]
-			a.full = append(a.full, int32(at))
-			a.counts[at], end = end, end+n
-		}
+	for i, at := range a.full {
+		n := a.counts[at]
+		sheaves[i].block.messages = sorted[end : end+n : end+n]
+		a.counts[at], end = end, end+n
 	}
 	for i, m := range messages {
 		at := places[i]

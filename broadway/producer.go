@@ -399,7 +399,7 @@ type arrival struct {
 	span     *span // of the cursor's
 
 	counts []int32 // of messages by lane, of the lanes'; 0 in between
-	full   []int32 // which are not 0
+	full   []int32 // which are not 0, as they first occur
 }
 
 // accept cuts messages into chunks, none of which mixes references.
