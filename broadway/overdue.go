@@ -138,7 +138,7 @@ func (c *crew) overdue(now time.Time) (found []Handling) {
 		if due := h.due.Load(); due == 0 || due > c.p.clock.nanos(now) || h.told.Load() == was.turn() {
 			continue
 		}
-		if picture, ok := h.picture(c); ok {
+		if picture, ok := h.picture(c); ok && h.still(was) { // otherwise the picture is of another turn
 			h.told.Store(was.turn())
 			found = append(found, picture)
 		}
