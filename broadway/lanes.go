@@ -27,6 +27,7 @@ type lanes struct {
 	pool      *pool
 	lanes     []lane
 	ready     chan *lane   // a lane is in it once at most, so it never blocks
+	offered   atomic.Int64 // lanes that nobody visits yet: in ready, or on their way to a worker that rested
 	published atomic.Int64 // messages, and those that waited for their key again: less what workers have popped, they wait for one
 	looked    atomic.Bool  // the sources were made to look at the queue since the last publish, as it is low
 
@@ -151,7 +152,7 @@ func (d *lanes) placeOf(key uint64) uint64 { return mix(key) % uint64(len(d.lane
 func (d *lanes) deliver(l *lane, h *sheaf) {
 	l.inbox.push(h)
 	if l.scheduled.CompareAndSwap(false, true) {
-		d.ready <- l
+		d.offer(l)
 	}
 }
 
@@ -165,9 +166,16 @@ func mix(x uint64) uint64 {
 	return x ^ x>>31
 }
 
-// queued is nothing when a worker rests: what waits then waits for its key.
+// offer makes a lane wait for a worker.
+func (d *lanes) offer(l *lane) {
+	d.offered.Add(1)
+	d.ready <- l
+}
+
+// queued is nothing when a worker rests and there is no lane for it: what waits then
+// waits for its key. One that was woken may not have run yet.
 func (d *lanes) queued() int {
-	if d.pool.idle() {
+	if d.empty() && d.pool.idle() {
 		return 0
 	}
 	return d.waiting()
@@ -205,7 +213,7 @@ func (d *lanes) lookOnce() {
 	}
 }
 
-func (d *lanes) empty() bool { return len(d.ready) == 0 }
+func (d *lanes) empty() bool { return d.offered.Load() == 0 }
 
 func (d *lanes) await(w *worker, stop <-chan struct{}) bool {
 	select {
@@ -242,6 +250,7 @@ func (d *lanes) visit(ctx context.Context, w *worker) {
 
 // visitLane handles some messages of l, and says whether the visit may go on.
 func (d *lanes) visitLane(ctx context.Context, w *worker, l *lane) bool {
+	d.offered.Add(-1)
 	w.owned, w.laneOpen = l, false
 	w.cutRuns()
 	defer func() {
@@ -384,11 +393,11 @@ func (l *lane) pop(w *worker) (m *Message) {
 // seen here; if not, it schedules the lane itself.
 func (d *lanes) letGo(l *lane) {
 	if l.sheaf != nil || len(l.local) > 0 {
-		d.ready <- l
+		d.offer(l)
 		return
 	}
 	l.scheduled.Store(false)
 	if l.inbox.top.Load() != nil && l.scheduled.CompareAndSwap(false, true) {
-		d.ready <- l
+		d.offer(l)
 	}
 }

@@ -2,6 +2,7 @@ package memory
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/gobroadway/gobroadway/broadway"
@@ -73,10 +74,18 @@ func (l *lease) end() []entry {
 	return left
 }
 
-// Ack settles messages: see [broadway.Acknowledger]. It never fails.
+// errEnded is why nothing was settled: the partition was taken away meanwhile, and what
+// was open in it is delivered again.
+var errEnded = errors.New("memory: the partition was taken away")
+
+// Ack settles messages: see [broadway.Acknowledger]. It fails only when ref has ended
+// meanwhile.
 func (p *Producer) Ack(_ context.Context, ref *broadway.AckRef, ok, failed []*broadway.Message) error {
-	p.settle(ref, ok, func(*broadway.Message) Outcome { return Succeeded })
-	p.settle(ref, failed, outcomeOf)
+	late := p.settle(ref, ok, func(*broadway.Message) Outcome { return Succeeded })
+	late += p.settle(ref, failed, outcomeOf)
+	if late > 0 {
+		return errEnded
+	}
 	return nil
 }
 
@@ -109,18 +118,20 @@ type told struct {
 	message *broadway.Message
 }
 
-func (p *Producer) settle(ref *broadway.AckRef, messages []*broadway.Message, outcome func(*broadway.Message) Outcome) {
+func (p *Producer) settle(ref *broadway.AckRef, messages []*broadway.Message, outcome func(*broadway.Message) Outcome) (late int) {
 	if len(messages) == 0 {
-		return
+		return 0
 	}
-	for _, t := range p.queue.settle(ref.Data().(*lease), messages, outcome) {
+	list, late := p.queue.settle(ref.Data().(*lease), messages, outcome)
+	for _, t := range list {
 		p.queue.cfg.Settled(t.outcome, t.message)
 	}
+	return late
 }
 
-// settle takes messages out of l. What is stale is counted and goes no further.
-func (q *Queue) settle(l *lease, messages []*broadway.Message, outcome func(*broadway.Message) Outcome) []told {
-	var list []told
+// settle takes messages out of l. What is stale is counted and goes no further; late says
+// how many are since l has ended.
+func (q *Queue) settle(l *lease, messages []*broadway.Message, outcome func(*broadway.Message) Outcome) (list []told, late int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	due := time.Now().Add(q.cfg.RedeliverAfter)
@@ -128,6 +139,9 @@ func (q *Queue) settle(l *lease, messages []*broadway.Message, outcome func(*bro
 		e, ok := l.remove(m.Seq())
 		if !ok {
 			q.counts.Stale++
+			if l.ended {
+				late++
+			}
 			continue
 		}
 		o := outcome(m)
@@ -138,7 +152,7 @@ func (q *Queue) settle(l *lease, messages []*broadway.Message, outcome func(*bro
 		}
 	}
 	q.wake()
-	return list
+	return list, late
 }
 
 // leave does with e, which has left l, what o says. q.mu is held.
