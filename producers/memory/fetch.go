@@ -111,8 +111,8 @@ func (p *Producer) room(i int) int {
 }
 
 // collect takes from the queue what d allows; nothing means that Fetch must
-// wait for the change or the time that it gives.
-func (p *Producer) collect(d broadway.Demand) ([]*broadway.Message, <-chan struct{}, time.Time, error) {
+// wait for a change, or the time that it gives.
+func (p *Producer) collect(d broadway.Demand) ([]*broadway.Message, time.Time, error) {
 	q := p.queue
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -123,15 +123,15 @@ func (p *Producer) collect(d broadway.Demand) ([]*broadway.Message, <-chan struc
 	}
 	total, err := p.claim(d)
 	if err != nil {
-		return nil, nil, due, err
+		return nil, due, err
 	}
 	if total > 0 {
-		return p.deliver(total), nil, due, nil
+		return p.deliver(total), due, nil
 	}
 	if q.closed && p.exhausted() {
-		return nil, nil, due, p.end()
+		return nil, due, p.end()
 	}
-	return nil, q.nextChange(), due, nil
+	return nil, due, nil
 }
 
 func sooner(a, b time.Time) time.Time {

@@ -151,10 +151,11 @@ func (p *Producer) Fetch(ctx context.Context, d broadway.Demand) ([]*broadway.Me
 		if p.closed.Load() {
 			return nil, ErrClosed
 		}
+		changed := p.queue.changes() // before anything is looked at: room that comes in between is seen
 		if err := p.generate(d); err != nil {
 			return nil, err
 		}
-		messages, changed, due, err := p.collect(d)
+		messages, due, err := p.collect(d)
 		if err != nil || len(messages) > 0 {
 			return messages, err
 		}

@@ -259,6 +259,13 @@ func (q *Queue) roused() {
 	q.wake()
 }
 
+// changes is nextChange for callers that do not hold queue.mu.
+func (q *Queue) changes() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.nextChange()
+}
+
 // nextChange is closed at the next change. q.mu is held.
 func (q *Queue) nextChange() <-chan struct{} {
 	if q.changed == nil {
