@@ -16,24 +16,33 @@ type run struct {
 
 // generate puts into the queue what d asks for and the queue does not hold.
 func (p *Producer) generate(d broadway.Demand) error {
-	if p.next == nil {
-		return nil
-	}
-	missing, bytes := p.missing(d)
-	made, err := p.make(missing, bytes)
-	q := p.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, e := range made {
-		q.append(e.Partition, e)
-	}
-	for _, ended := range p.ended {
-		if !ended {
+	for p.next != nil {
+		missing, bytes := p.missing(d)
+		before := p.endedCount()
+		made, err := p.make(missing, bytes)
+		q := p.queue
+		q.mu.Lock()
+		for _, e := range made {
+			q.append(e.Partition, e)
+		}
+		ended := p.endedCount()
+		q.closed = q.closed || ended == len(p.ended)
+		q.mu.Unlock()
+		if err != nil || len(made) > 0 || ended == before {
 			return err
+		} // otherwise what was asked of a partition that has ended is asked of the others
+	}
+	return nil
+}
+
+// endedCount is how many partitions generate no more.
+func (p *Producer) endedCount() (n int) {
+	for _, ended := range p.ended {
+		if ended {
+			n++
 		}
 	}
-	q.closed = true
-	return err
+	return n
 }
 
 // missing is how many messages each partition should generate, and of how many
@@ -51,19 +60,22 @@ func (p *Producer) missing(d broadway.Demand) (missing []int, bytes int64) {
 	}
 	left := min(d.Messages, q.cfg.Capacity-q.waiting)
 	open := 0
+	rooms := make([]int, len(p.leases)) // asked once: it may grow meanwhile
 	for i := range p.leases {
-		if !p.ended[i] && p.room(i) > q.partitions[i].ready() {
+		if !p.ended[i] {
+			rooms[i] = p.room(i) - q.partitions[i].ready()
+		}
+		if rooms[i] > 0 {
 			open++
 		}
 	}
 	for k := range p.leases {
 		i := (p.first + k) % len(p.leases)
-		room := p.room(i) - q.partitions[i].ready()
-		if p.ended[i] || room <= 0 || left <= 0 {
+		if rooms[i] <= 0 || left <= 0 {
 			continue
 		}
 		quota := (left+open-1)/open - q.partitions[i].ready()
-		missing[i] = max(min(quota, room), 0)
+		missing[i] = max(min(quota, rooms[i]), 0)
 		left -= missing[i]
 		open--
 	}
