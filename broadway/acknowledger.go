@@ -118,21 +118,28 @@ func (s *settler) rest() bool {
 	return false
 }
 
+// keptRoom is how much room for messages a settler keeps while it rests: to empty it
+// costs, each time.
+const keptRoom = 1024
+
+// emptied is s without what it held, and without its room if that is large.
+func emptied[T any](s []T) []T {
+	if cap(s) > keptRoom {
+		return nil
+	}
+	clear(s[:cap(s)])
+	return s[:0]
+}
+
 // forget lets the collector have what was settled. s.mu is held.
 func (s *settler) forget() {
-	clear(s.single[:cap(s.single)])
-	clear(s.posted[:cap(s.posted)])
-	clear(s.taken[:cap(s.taken)])
-	clear(s.ok[:cap(s.ok)])
-	clear(s.failed[:cap(s.failed)])
-	clear(s.ended[:cap(s.ended)])
+	s.single, s.posted, s.taken = emptied(s.single), emptied(s.posted), emptied(s.taken)
+	s.ok, s.failed, s.ended = emptied(s.ok), emptied(s.failed), emptied(s.ended)
 	for _, g := range s.groups[:cap(s.groups)] {
 		if g == nil {
 			break
 		}
-		g.ref = nil
-		clear(g.list[:cap(g.list)])
-		g.list = g.list[:0]
+		g.ref, g.list = nil, emptied(g.list)
 	}
 	s.groups, s.next = s.groups[:0], 0
 }
