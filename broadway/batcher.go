@@ -37,6 +37,8 @@ type batcher struct {
 	opened        atomic.Int64
 	closed        atomic.Int64
 	reporting     atomic.Int64
+	patience      atomic.Int64 // messages that need not wake the batcher: see patience.go
+	until         atomic.Int64 // by when it wakes anyway, nanoseconds
 
 	mu      sync.Mutex // protects following fields
 	done    []report   // what reporters finished
@@ -114,16 +116,17 @@ func (b *batcher) run(stop <-chan struct{}) {
 		b.relieve()
 		b.dispatch()
 		b.publish()
-		if !b.box.rest() {
-			continue
+		b.patience.Store(b.mayMiss())
+		if b.box.rest() {
+			select {
+			case <-b.box.wake:
+			case <-b.timer.C:
+			case <-stop:
+				return
+			}
+			b.box.asleep.Store(false)
 		}
-		select {
-		case <-b.box.wake:
-		case <-b.timer.C:
-		case <-stop:
-			return
-		}
-		b.box.asleep.Store(false)
+		b.patience.Store(0)
 	}
 }
 

@@ -49,15 +49,20 @@ type runs struct {
 }
 
 // put adds m, which lies at a place in b unless that is nil; the first message of a run
-// brings the run into box. What follows in the same block is not even written down.
-func (o *runs) put(box *mailbox, m *Message, b *block, place int) {
+// brings the run into box. What follows in the same block is not even written down. It
+// says how many messages box's reader has to count with because of m: all that the run
+// may come to hold is counted with when it is brought, so that what follows is not counted.
+func (o *runs) put(box *mailbox, m *Message, b *block, place int) (announced int) {
 	if r := o.last; r != nil && b == o.block && int(o.n) < len(r.messages) && (b == nil || place == o.first+int(o.n)) {
 		if b == nil {
 			r.messages[o.n] = m
 		}
 		if r.state.CompareAndSwap(o.n, o.n+1) {
 			o.n++
-			return
+			if b == nil {
+				return 1
+			}
+			return 0
 		}
 		if b == nil {
 			r.messages[o.n] = nil // it was closed, and the message is none of it
@@ -79,7 +84,10 @@ func (o *runs) put(box *mailbox, m *Message, b *block, place int) {
 	r.state.Store(1)
 	o.last, o.n = r, 1
 	box.runs.push(r)
-	box.rouse()
+	if b == nil {
+		return 1
+	}
+	return len(r.messages)
 }
 
 // cut makes the next message begin a run: it comes after all that other workers

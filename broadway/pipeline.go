@@ -270,7 +270,8 @@ func (w *worker) forward(m *Message) {
 		return
 	}
 	m.stage, m.retry, m.Attempt = b.number(), false, int(m.earlier)+1
-	w.runs[b.index].put(&b.box, m, w.from, w.place)
+	ref, by := m.ref, b.neededBy(m)
+	b.told(w.runs[b.index].put(&b.box, m, w.from, w.place), ref, by)
 }
 
 // route is the batcher that m goes to, nil when there is none of that name.
