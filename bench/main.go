@@ -1,6 +1,6 @@
 // Command bench measures this project and its peers on the same work, in turns.
 //
-//	go run . [-only inprocess,kafka] [-scale 0.1] [-rounds 3] [-fresh]
+//	go run . [-only inprocess,kafka] [-systems REGEXP] [-scale 0.1] [-rounds 3] [-fresh]
 //
 // Each round of each system is a process of its own; its rounds are kept in a state folder, and a run that was cut short goes on where
 // it was. Ratios of medians within one run mean something; absolute figures are the machine's. See README.md.
@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -53,6 +54,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	pick(chosen, o.systems)
 	state, err := measure.OpenState(o.state, func(workload string) bool {
 		return o.fresh && slices.ContainsFunc(chosen, func(w measure.Workload) bool { return w.Name == workload })
 	})
@@ -89,6 +91,7 @@ func (o options) measure(ctx context.Context, chosen []measure.Workload, state *
 
 type options struct {
 	only, state, docs string
+	systems           *regexp.Regexp // or nil
 	profiles          string
 	scale             float64
 	rounds            int
@@ -99,6 +102,10 @@ func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.StringVar(&o.only, "only", "", "the workloads to run, with commas between; default all")
+	flags.Func("systems", "run only systems whose names match this regular expression", func(s string) (err error) {
+		o.systems, err = regexp.Compile(s)
+		return err
+	})
 	flags.Float64Var(&o.scale, "scale", 1, "the size, 1 being full")
 	flags.IntVar(&o.rounds, "rounds", 0, "how often each system runs; default the workload's own number, 9 for most")
 	flags.StringVar(&o.state, "state", "run", "where rounds are kept")
@@ -134,6 +141,15 @@ func choose(only string) ([]measure.Workload, error) {
 		chosen = append(chosen, w)
 	}
 	return chosen, nil
+}
+
+// pick leaves of each workload the systems whose names match, all if match is nil.
+func pick(from []measure.Workload, match *regexp.Regexp) {
+	for i := range from {
+		if match != nil {
+			from[i].Systems = slices.DeleteFunc(from[i].Systems, func(s measure.System) bool { return !match.MatchString(s.Name) })
+		}
+	}
 }
 
 func find(name string) (measure.Workload, error) {
