@@ -2,9 +2,8 @@ package broadway
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
-	"slices"
-	"sync"
 	"sync/atomic"
 )
 
@@ -29,11 +28,15 @@ type lanes struct {
 	ready     chan *lane   // a lane is in it once at most, so it never blocks
 	offered   atomic.Int64 // lanes that nobody visits yet: in ready, or on their way to a worker that rested
 	published atomic.Int64 // messages, and those that waited for their key again: less what workers have popped, they wait for one
+	popped    []tally      // by workers: some share one
+	workers   atomic.Int64 // how many there ever were
 	looked    atomic.Bool  // the sources were made to look at the queue since the last publish, as it is low
+}
 
-	mu     sync.Mutex      // protects following fields
-	popped []*atomic.Int64 // how many messages each worker has popped
-	gone   int64           // and those whose goroutine has ended
+// tally is a count in a cache line of its own.
+type tally struct {
+	atomic.Int64
+	_ [64 - 8]byte
 }
 
 // lane is the mailbox of the keys that hash to it.
@@ -83,7 +86,10 @@ func (s *sheafStack) take() (first *sheaf) {
 
 func newLanes(l *pool) *lanes {
 	n := lanesPerWorker * l.cfg.Concurrency
-	return &lanes{pool: l, lanes: make([]lane, n), ready: make(chan *lane, n)}
+	// Workers that run at the same time should not write to the same line of the cache;
+	// but who wants to know what waits reads them all.
+	tallies := min(l.cfg.Concurrency, 2*runtime.GOMAXPROCS(0))
+	return &lanes{pool: l, lanes: make([]lane, n), ready: make(chan *lane, n), popped: make([]tally, tallies)}
 }
 
 func (d *lanes) prepare(*arrival) {}
@@ -184,27 +190,15 @@ func (d *lanes) queued() int {
 // waiting is how many messages wait for a worker, those of a key that is not free included
 // until one finds that.
 func (d *lanes) waiting() int {
-	d.mu.Lock()
-	popped := d.gone
-	for _, n := range d.popped {
-		popped += n.Load()
+	popped := int64(0)
+	for i := range d.popped {
+		popped += d.popped[i].Load()
 	}
-	d.mu.Unlock()
 	return max(int(d.published.Load()-popped), 0)
 }
 
-// enlist counts what w pops, each worker for itself, until discharge.
-func (d *lanes) enlist(w *worker) (discharge func()) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.popped = append(d.popped, &w.popped)
-	return func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.gone += w.popped.Load()
-		d.popped = slices.DeleteFunc(d.popped, func(n *atomic.Int64) bool { return n == &w.popped })
-	}
-}
+// tally is where a new worker counts what it pops.
+func (d *lanes) tally() *tally { return &d.popped[int(d.workers.Add(1))%len(d.popped)] }
 
 // lookOnce makes the sources look at the queue once it has fallen to the low mark.
 func (d *lanes) lookOnce() {

@@ -19,8 +19,7 @@ func TestWhatIsHandedToARestingWorkerStillWaits(t *testing.T) {
 	if n := d.queued(); n != 3 {
 		t.Errorf("%d messages are queued, want 3", n)
 	}
-	w := &worker{pool: l}
-	defer d.enlist(w)()
+	w := &worker{pool: l, popped: d.tally()}
 	d.offered.Add(-1) // as its visit begins
 	for lane.pop(w) != nil {
 		w.popped.Add(1)

@@ -20,7 +20,7 @@ import "math"
 // filled by, if all that come join one.
 func (b *batcher) mayMiss() int64 {
 	b.until.Store(math.MaxInt64)
-	if b.cfg.Policy != nil || b.cfg.Bytes > 0 || len(b.blocked) > 0 || len(b.lost) > 0 || len(b.due) == 0 {
+	if b.cfg.Policy != nil || b.cfg.Bytes > 0 || len(b.blocked) > 0 || len(b.lost) > 0 {
 		return 0
 	}
 	n := b.cfg.Size
@@ -31,7 +31,9 @@ func (b *batcher) mayMiss() int64 {
 		}
 		n = min(n, b.cfg.Size-len(o.Messages))
 	}
-	b.until.Store(b.p.clock.nanos(b.due[0].deadline))
+	if len(b.due) > 0 {
+		b.until.Store(b.p.clock.nanos(b.due[0].deadline))
+	}
 	return int64(n)
 }
 

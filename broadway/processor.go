@@ -82,6 +82,9 @@ func (l *pool) start(ctx context.Context) {
 // desk is a new worker's.
 func (l *pool) desk() *desk {
 	w := &worker{pool: l, runs: make([]runs, len(l.p.batchers))}
+	if d, ordered := l.dispatch.(*lanes); ordered {
+		w.popped = d.tally()
+	}
 	w.owner = w
 	w.renew()
 	return &w.desk
@@ -120,7 +123,7 @@ const visitTime = 100 * time.Millisecond
 type worker struct {
 	pool *pool
 	desk
-	popped atomic.Int64 // messages out of lanes
+	popped *tally // messages out of lanes
 
 	// The worker's own, of which takeOver may have some once it has disowned.
 	handling          *handling // in the desk's slot
@@ -153,9 +156,6 @@ func (w *worker) run(ctx context.Context) {
 			w.pool.crew.succeed(ctx, &w.desk)
 		}
 	}()
-	if d, ordered := w.pool.dispatch.(*lanes); ordered {
-		defer d.enlist(w)()
-	}
 	var handling context.Context
 	cancel := context.CancelCauseFunc(func(error) {})
 	defer func() { cancel(nil) }()
