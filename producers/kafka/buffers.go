@@ -12,17 +12,23 @@ const (
 	// smaller ones: a few messages at the tail of a partition must not count as many.
 	bufferUnit = 64 << 10
 	smallUnit  = 4 << 10
+	// spell is after how many answers what is kept is looked at anew.
+	spell = 64
 )
 
 // buffers lends the memory that answers to Fetch are read into: it comes back once
 // all records were copied out of it. What is lent and what waits here are together
-// within most, as far as what is lent allows.
+// within most, and within a quarter more than was lent at most in this and the last spell,
+// as far as what is lent allows: to make a buffer anew costs more than to use it.
 type buffers struct {
 	mu   sync.Mutex // protects following fields
 	most int
 	lent int
 	kept int
 	free [][]byte // rising in size
+	// used is how many times something was lent in this spell, peak what was lent at most
+	// in it, and before the same of the last one.
+	used, peak, before int
 }
 
 // lend returns a buffer of size bytes with whatever was in it: one of less than twice as
@@ -33,6 +39,7 @@ func (b *buffers) lend(size int) []byte {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	defer b.note()
 	i := slices.IndexFunc(b.free, func(f []byte) bool { return cap(f) >= size })
 	if i >= 0 && (cap(b.free[i]) <= max(2*size, bufferUnit) || b.lent+cap(b.free[i]) <= b.most/2) {
 		buffer := b.free[i]
@@ -47,8 +54,15 @@ func (b *buffers) lend(size int) []byte {
 	}
 	buffer := make([]byte, size, (size+unit-1)/unit*unit)
 	b.lent += cap(buffer)
-	b.trim()
 	return buffer
+}
+
+// note counts what was lent. Callers hold mu.
+func (b *buffers) note() {
+	if b.peak, b.used = max(b.peak, b.lent), b.used+1; b.used == spell {
+		b.used, b.before, b.peak = 0, b.peak, b.lent
+	}
+	b.trim()
 }
 
 // grow appends n bytes, whatever is in them, to a buffer that lend returned, which must
@@ -85,9 +99,10 @@ func (b *buffers) bound(most int) {
 	b.trim()
 }
 
-// trim lets go of what waits beyond the bound, the smallest first. Callers hold mu.
+// trim lets go of what waits beyond the bounds, the smallest first. Callers hold mu.
 func (b *buffers) trim() {
-	for len(b.free) > 0 && b.lent+b.kept > b.most {
+	lately := max(b.peak, b.before)
+	for len(b.free) > 0 && b.lent+b.kept > min(b.most, lately+lately/4) {
 		b.kept -= cap(b.free[0])
 		b.free = slices.Delete(b.free, 0, 1)
 	}

@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/snappy"
 	"github.com/klauspost/compress/zstd"
-	"github.com/pierrec/lz4/v4"
 )
 
 // The codecs, as a batch's attributes name them.
@@ -26,33 +26,61 @@ const (
 // goroutine. Every answer is a buffer of its own, until keep gets it back.
 type decompressor struct {
 	limit int
-	spare [][]byte // to be used again
+	spare [][]byte // to be used again, rising in size
 	// kept is what spare takes, in bytes, and mostSpare what it may.
 	kept, mostSpare int
-	gzip            *gzip.Reader
-	lz4             *lz4.Reader
-	zstd            *zstd.Decoder
+	// ratio is by how much batches grew lately, in 64ths; 0 when there was none.
+	ratio int
+	gzip  *gzip.Reader
+	zstd  *zstd.Decoder
 }
 
 // keep takes a buffer that expand returned, and nobody reads any more.
 func (d *decompressor) keep(b []byte) {
-	if cap(b) > 0 && d.kept+cap(b) <= d.mostSpare {
-		d.spare, d.kept = append(d.spare, b[:0]), d.kept+cap(b)
+	if cap(b) == 0 || cap(b) > d.mostSpare {
+		return
+	}
+	i := slices.IndexFunc(d.spare, func(s []byte) bool { return cap(s) >= cap(b) })
+	if i < 0 {
+		i = len(d.spare)
+	}
+	d.spare, d.kept = slices.Insert(d.spare, i, b[:0]), d.kept+cap(b)
+	for d.kept > d.mostSpare {
+		d.kept -= cap(d.spare[0])
+		d.spare = slices.Delete(d.spare, 0, 1)
 	}
 }
 
-// buffer is an empty one with room for about so many bytes: the one that came last, if
-// it has half of it.
+// buffer is an empty one with room for so many bytes: of those that wait the smallest that
+// has it.
 func (d *decompressor) buffer(room int) []byte {
-	if last := len(d.spare) - 1; last >= 0 {
-		b := d.spare[last]
-		d.spare[last] = nil
-		d.spare, d.kept = d.spare[:last], d.kept-cap(b)
-		if 2*cap(b) >= room {
-			return b
-		}
+	i := slices.IndexFunc(d.spare, func(s []byte) bool { return cap(s) >= room })
+	if i < 0 {
+		return make([]byte, 0, room)
 	}
-	return make([]byte, 0, room)
+	b := d.spare[i]
+	d.spare, d.kept = slices.Delete(d.spare, i, i+1), d.kept-cap(b)
+	return b
+}
+
+// expected is about what so many bytes decompress to, and rather more: as what came before.
+func (d *decompressor) expected(compressed int) int {
+	ratio := d.ratio
+	if ratio == 0 {
+		ratio = 4 * ratioUnit
+	}
+	n := int64(compressed) * int64(ratio) / ratioUnit
+	return int(min(max(n+n/16, 512), int64(d.limit)+1))
+}
+
+// ratioUnit is the ratio of what does not grow.
+const ratioUnit = 64
+
+// learn tells what expected is to know.
+func (d *decompressor) learn(compressed, expanded int) {
+	if compressed > 0 {
+		d.ratio = max(int(int64(expanded)*ratioUnit/int64(compressed)), 1)
+	}
 }
 
 // expand decompresses src by codec. Errors wrap errCorrupt.
@@ -79,11 +107,7 @@ func (d *decompressor) run(codec int16, src []byte) ([]byte, error) {
 	case codecSnappy:
 		return d.snappy(src)
 	case codecLZ4:
-		if d.lz4 == nil {
-			d.lz4 = lz4.NewReader(nil)
-		}
-		d.lz4.Reset(bytes.NewReader(src))
-		return d.drain(d.lz4, len(src))
+		return d.lz4Frames(src)
 	case codecZstd:
 		return d.zstandard(src)
 	}
@@ -92,7 +116,7 @@ func (d *decompressor) run(codec int16, src []byte) ([]byte, error) {
 
 // drain reads all of r, growing with what really comes out of it.
 func (d *decompressor) drain(r io.Reader, compressed int) ([]byte, error) {
-	out := d.buffer(min(max(4*compressed, 512), d.limit+1))
+	out := d.buffer(d.expected(compressed))
 	for {
 		n, err := r.Read(out[len(out):cap(out)])
 		out = out[:len(out)+n]
@@ -100,6 +124,7 @@ func (d *decompressor) drain(r io.Reader, compressed int) ([]byte, error) {
 		case len(out) > d.limit:
 			return nil, d.tooLarge()
 		case err == io.EOF:
+			d.learn(compressed, len(out))
 			return out, nil
 		case err != nil:
 			return nil, err
@@ -120,18 +145,31 @@ func (d *decompressor) tooLarge() error {
 func (d *decompressor) zstandard(src []byte) ([]byte, error) {
 	if d.zstd == nil {
 		decoder, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1),
-			zstd.WithDecoderMaxMemory(uint64(d.limit)), zstd.WithDecoderLowmem(true))
+			zstd.WithDecoderMaxMemory(uint64(d.limit)), zstd.WithDecoderLowmem(true),
+			zstd.IgnoreChecksum(true)) // the batch has a sum that covers all of it
 		if err != nil {
 			return nil, err
 		}
 		d.zstd = decoder
 	}
-	out, err := d.zstd.DecodeAll(src, d.buffer(0))
+	room := d.expected(len(src))
+	var head zstd.Header
+	if err := head.Decode(src); err == nil && head.HasFCS {
+		room = int(min(head.FrameContentSize, uint64(d.limit))) + zstdSlack
+	}
+	out, err := d.zstd.DecodeAll(src, d.buffer(room))
 	if err == nil && len(out) > d.limit {
 		err = d.tooLarge()
 	}
+	if err == nil {
+		d.learn(len(src), len(out))
+	}
 	return out, err
 }
+
+// zstdSlack is what a decoder wants to have beyond the content, so that it writes straight
+// into it.
+const zstdSlack = 64
 
 // xerial is the head of what Java's snappy stream writes: blocks with a length
 // each. Other clients send one raw block.

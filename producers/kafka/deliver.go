@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 
 	"github.com/gobroadway/gobroadway/broadway"
@@ -156,6 +157,7 @@ func (s *session) surface(part *partition, before []*broadway.Message, most int,
 			return haul{}
 		}
 		seg.expected = seg.waiting()
+		part.growth = cmp.Or(seg.growth, part.growth)
 		if seg.expected == 0 && h.err == nil {
 			s.free(seg)
 			part.segments = part.segments[1:]

@@ -54,6 +54,8 @@
 // than was asked for; the rest waits in the client, undelivered. The client holds at most two responses of
 // MaxBytes per broker, and decompresses only what it hands out: batches are open, decompressed,
 // until their last message is handed out, and take twice MaxBytes and one batch in sum.
+// Of a partition with compressed batches so many are asked for as grow to MaxPartitionBytes,
+// as those before them did, and one at least.
 //
 // Each broker that leads partitions of this member has up to four connections
 // for fetching (two for partitions that are behind, two long polls for those at

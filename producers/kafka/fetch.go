@@ -230,20 +230,22 @@ func (s *session) prepareFetch(p *plan, b *broker) bool {
 
 // order puts the partitions first that have waited longest, as brokers fill an answer
 // from the front. Of those that are behind it leaves out the ones that maxBytes have no
-// room for: they would be cut off.
+// room for: they would be cut off. Compressed ones count as what they grow to.
 func (p *plan) order() {
 	slices.SortStableFunc(p.parts, func(a, b *partition) int { return int(a.turn - b.turn) })
-	sum := 0
 	if p.lane > laneBehind2 {
 		return
 	}
+	sum, grown := 0, int64(0)
 	for i, part := range p.parts {
-		if sum += part.wants(); sum > p.maxBytes {
-			p.parts = p.parts[:max(i, 1)]
-			return
+		n := part.wants()
+		if grown += int64(n) * part.grows() / ratioUnit; grown > int64(p.maxBytes) && i > 0 {
+			p.parts = p.parts[:i]
+			break
 		}
+		sum += n
 	}
-	p.maxBytes = sum
+	p.maxBytes = min(sum, p.maxBytes)
 }
 
 // others are those of parts that are not in p, in a list of their own.

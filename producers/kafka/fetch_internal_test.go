@@ -100,6 +100,22 @@ func TestWholeBatchesAreAskedFor(t *testing.T) {
 			t.Errorf("with %d bytes ahead: %d are asked for, want %d", c.ahead, got, c.want)
 		}
 	}
+	for _, c := range []struct {
+		growth      int64
+		ahead, want int
+	}{
+		{2 * ratioUnit, 100, 400 + atBody},  // half as many
+		{2 * ratioUnit, 300, 300 + atBody},  // large: one
+		{8 * ratioUnit, 600, 600 + atBody},  // at least one
+		{1000 * ratioUnit, 10, 60 + atBody}, // it may have been an exception
+		{ratioUnit / 2, 100, 900 + atBody},  // they take no less than they are
+		{8 * ratioUnit, 0, most},            // not known
+		{8 * ratioUnit, most + 1, most},     // too large
+	} {
+		if got := (&partition{partBytes: most, ahead: c.ahead, growth: c.growth}).wants(); got != c.want {
+			t.Errorf("with %d bytes ahead that grow by %d: %d are asked for, want %d", c.ahead, c.growth, got, c.want)
+		}
+	}
 	next := plainBatch(1, strings.Repeat("x", 300_000)).bytes()
 	s := fetching(1, 8<<20)
 	s.answer(t, append(plainBatch(0, "a").bytes(), next[:100]...))
@@ -142,6 +158,31 @@ func TestBuffersComeBack(t *testing.T) {
 	var none *buffers
 	if none.back(none.lend(10)); len(none.lend(10)) != 10 {
 		t.Error("without buffers there is none")
+	}
+}
+
+// TestBuffersThatAreNotUsedAreLetGoOf: once less has been lent for a while, no more is kept
+// than that and a quarter.
+func TestBuffersThatAreNotUsedAreLetGoOf(t *testing.T) {
+	b := &buffers{most: 16 << 20}
+	var lent [][]byte
+	for range 8 {
+		lent = append(lent, b.lend(1<<20))
+	}
+	for _, buffer := range lent {
+		b.back(buffer)
+	}
+	for range spell {
+		b.back(b.lend(1 << 20))
+	}
+	if b.kept != 8<<20 {
+		t.Errorf("%d bytes are kept of what was lent in this spell and the last", b.kept)
+	}
+	for range 2 * spell {
+		b.back(b.lend(1 << 20))
+	}
+	if b.kept != 1<<20 {
+		t.Errorf("%d bytes are kept, though a MiB at most was lent for a while", b.kept)
 	}
 }
 

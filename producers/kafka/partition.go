@@ -60,6 +60,7 @@ type partition struct {
 	partBytes   int   // bytes to ask for, at most
 	latest      int64 // records of the last segment, at most: half of them are handed out before the next is asked for
 	ahead       int   // how large the next batch is, in bytes, 0 when it is not known
+	growth      int64 // by how much the batch that was opened last grew as it was decompressed, in units of ratioUnit; 0 for none
 	turn        int64
 
 	highWatermark int64 // -1 when it is not known yet
@@ -243,16 +244,26 @@ func (p *partition) waiting() (n int64) {
 // wants is how many bytes to ask for: whole batches, and the head of the one behind
 // them, as brokers cut an answer off anywhere, and what is cut off comes twice. How
 // large the next batch is the answer before has told, those after it are taken to be
-// like it, unless they are large.
+// like it, unless they are large. Batches that are compressed count as what they grow
+// to: more of them would wait in memory for as long as it takes to hand that out.
 func (p *partition) wants() int {
 	room := p.partBytes - atBody
-	switch {
-	case p.ahead == 0 || p.ahead > room:
+	if p.ahead == 0 || p.ahead > room {
 		return p.partBytes
-	case p.ahead > room/4:
+	}
+	room = int(int64(room) * ratioUnit / p.grows())
+	if p.ahead > room/4 {
 		return p.ahead + atBody
 	}
 	return room/p.ahead*p.ahead + atBody
+}
+
+// mostGrowth is the most that wants takes a batch to grow by.
+const mostGrowth = 16
+
+// grows is by how much the next batches are taken to grow, in units of ratioUnit.
+func (p *partition) grows() int64 {
+	return min(max(p.growth, ratioUnit), mostGrowth*ratioUnit)
 }
 
 // target is the broker to ask, anyBroker when it is not known.

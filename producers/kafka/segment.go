@@ -48,6 +48,7 @@ type segment struct {
 	// beyond its frame.
 	opened   []byte
 	expanded int64
+	growth   int64 // by how much the last batch grew, in units of ratioUnit; 0 for none
 	unread   int32 // records in records
 	peeked   bool  // rec is the first of records, which after follows
 	rec      record
@@ -176,6 +177,7 @@ func (s *segment) openBatch(d *decoder) error {
 			return fmt.Errorf("at offset %d: %w", b.base, err)
 		}
 		s.unread = b.count
+		s.growth = int64(len(s.records)) * ratioUnit / int64(b.size)
 		if b.attributes&attrCodec != codecNone {
 			s.opened, s.expanded = s.records, int64(cap(s.records))
 		}

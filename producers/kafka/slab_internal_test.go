@@ -138,3 +138,23 @@ func TestDecompressedBatchesUseTheirMemoryAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestDecompressedMemoryThatIsKeptIsBounded: of what comes back the largest is kept, and the
+// smallest lent that is large enough.
+func TestDecompressedMemoryThatIsKeptIsBounded(t *testing.T) {
+	d := decompressor{mostSpare: 1000}
+	for _, size := range []int{500, 100, 300, 1001, 400} {
+		d.keep(make([]byte, size))
+	}
+	if d.kept != 900 || len(d.spare) != 2 {
+		t.Errorf("%d bytes are kept in %d buffers", d.kept, len(d.spare))
+	}
+	for _, c := range []struct{ room, want int }{{350, 400}, {350, 500}, {350, 350}} {
+		if b := d.buffer(c.room); cap(b) != c.want || len(b) != 0 {
+			t.Errorf("room for %d: %d", c.room, cap(b))
+		}
+	}
+	if d.kept != 0 || len(d.spare) != 0 {
+		t.Errorf("%d bytes are kept in %d buffers at the end", d.kept, len(d.spare))
+	}
+}
