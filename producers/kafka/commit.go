@@ -20,8 +20,11 @@ func (p *Producer) Ack(_ context.Context, ref *broadway.AckRef, ok, failed []*br
 	}
 	s := own.lock()
 	s.settle(own, ok, failed)
+	waits := s.stuck || own.part.suspect()
 	s.mu.Unlock()
-	p.wake()
+	if waits {
+		p.wake()
+	}
 	return nil
 }
 
@@ -62,14 +65,16 @@ func (s *session) settle(own *ownership, ok, failed []*broadway.Message) {
 	}
 	mark(own.ledger, done)
 	quarter := s.window / 4
-	suspect := own.part.marks.starts > 0 || own.part.marks.until > 0
-	if (own.ledger.Settled()-own.told >= quarter || suspect) && own.dirty() || own.ledger.Uncommitted() >= s.window {
+	if (own.ledger.Settled()-own.told >= quarter || own.part.suspect()) && own.dirty() || own.ledger.Uncommitted() >= s.window {
 		kick(s.commitKick)
 	}
 	if s.tight {
 		kick(s.fetchKick)
 	}
 }
+
+// suspect says that each message of p may be told of by itself: see trial.
+func (p *partition) suspect() bool { return p.marks.starts > 0 || p.marks.until > 0 }
 
 // mark settles messages, whole runs at a time.
 func mark(ledger *acknowledgers.Offsets, messages []*broadway.Message) {

@@ -3,6 +3,7 @@ package kafka
 import (
 	"cmp"
 	"context"
+	"slices"
 
 	"github.com/gobroadway/gobroadway/broadway"
 )
@@ -81,6 +82,9 @@ func (s *session) deliver(d broadway.Demand) (messages []*broadway.Message, err 
 			}
 		}
 	}
+	// What comes, and room, wake Fetch: what settles has to only if something is there. It
+	// sees that, or Fetch what settled: both hold mu.
+	s.stuck = len(messages) == 0 && slices.ContainsFunc(s.parts, func(p *partition) bool { return len(p.segments) > 0 })
 	if len(messages) == 0 && tooLarge > 0 {
 		return nil, broadway.NeedBytes(tooLarge)
 	}

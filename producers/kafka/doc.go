@@ -60,7 +60,9 @@
 // Each broker that leads partitions of this member has up to four connections
 // for fetching (two for partitions that are behind, two long polls for those at
 // the tail, so that an idle partition never delays a busy one) and one for all
-// else; the group's coordinator has one more.
+// else; the group's coordinator has one more. The second long poll is for partitions
+// that come to the tail while there is one: it takes 5 ms at most, and then both go
+// on as one, unless MinBytes is above 1.
 //
 // # Rebalances
 //

@@ -18,8 +18,8 @@ const replicaTime = 5 * time.Minute
 const (
 	laneBehind  = iota // partitions that are behind: answered at once; two, so that
 	laneBehind2        // one answer comes while the next is on its way
-	laneTail           // long polls of partitions at the tail; two, so that a
-	laneTail2          // partition that comes to the tail need not wait for one
+	laneTail           // long polls of partitions at the tail; two, so that a partition
+	laneTail2          // that comes to the tail need not wait for one: see joins
 	laneOffsets        // questions for offsets
 	laneEpochs         // questions for the ends of leader epochs
 	lanes
@@ -72,22 +72,35 @@ func (s *session) fetchLoop() {
 }
 
 // launch starts the exchanges that may be made now, and says when to look again.
-// Whoever has finished one looks himself at once: the next request is on its way
-// before the answer just had is decoded.
 func (s *session) launch(wg *sync.WaitGroup) (again time.Time) {
 	now := time.Now()
 	plans, again := s.plans(now)
-	for _, p := range plans {
-		wg.Go(func() {
-			s.execute(p)
-			s.launch(wg)
-			kick(s.fetchKick) // for the time to look again
-		})
-	}
+	s.start(wg, plans)
 	if again.IsZero() {
 		again = now.Add(time.Hour)
 	}
 	return again
+}
+
+// start makes exchanges. Whoever has finished one looks himself at once: the next request
+// is on its way before the answer just had is decoded. One of those that may be made then
+// he makes himself, as a new goroutine's stack has to grow first.
+func (s *session) start(wg *sync.WaitGroup, plans []*plan) {
+	for _, p := range plans {
+		wg.Go(func() {
+			for p != nil {
+				s.execute(p)
+				next, again := s.plans(time.Now())
+				if p = nil; len(next) > 0 {
+					p = next[0]
+					s.start(wg, next[1:])
+				}
+				if !again.IsZero() {
+					kick(s.fetchKick) // for the time to look again
+				}
+			}
+		})
+	}
 }
 
 // plans decides which exchanges to make now, and when to look again.
@@ -168,7 +181,7 @@ func (s *session) plan(node int32, lane int, parts []*partition) *plan {
 	if lane <= laneTail && b.busy[lane] {
 		lane++ // there are two
 	}
-	if b.busy[lane] {
+	if b.busy[lane] || lane == laneTail && b.busy[laneTail2] && s.joins() {
 		return nil
 	}
 	if lane != laneOffsets && lane != laneEpochs {
@@ -201,6 +214,15 @@ func (s *session) plan(node int32, lane int, parts []*partition) *plan {
 	return p
 }
 
+// joinTime is how long a second long poll to one broker lasts, see joins.
+const joinTime = 5 * time.Millisecond
+
+// joins says that two long polls to one broker become one again: the second is short,
+// and the first is not asked again while there is a second. Two that last, each of some
+// partitions, cost broker and client twice as many exchanges of half as many messages.
+// Who wants more than a byte in an answer gets none early for this.
+func (s *session) joins() bool { return s.cfg.MinBytes == 1 }
+
 // prepareFetch builds the request, if there is demand and budget for it.
 func (s *session) prepareFetch(p *plan, b *broker) bool {
 	asks, blocked := s.producer.demand()
@@ -212,6 +234,9 @@ func (s *session) prepareFetch(p *plan, b *broker) bool {
 	wait := time.Duration(0)
 	if p.lane > laneBehind2 {
 		p.maxBytes, wait = max(s.cfg.MaxBytes/4, 1), s.cfg.MaxWait
+	}
+	if p.lane == laneTail2 && s.joins() {
+		wait = min(wait, joinTime)
 	}
 	if free := 2*s.cfg.MaxBytes - b.reserved - b.held; free < p.maxBytes {
 		s.evict(p.node)

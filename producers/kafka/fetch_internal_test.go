@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,17 @@ func fetching(partitions, maxBytes int) *session {
 	return s
 }
 
+// ends says that an exchange is not under way any more.
+func (s *session) ends(p *plan) *broker {
+	b := s.brokers[p.node]
+	b.busy[p.lane] = false
+	b.reserved -= p.maxBytes
+	for _, part := range p.parts {
+		part.inflight = false
+	}
+	return b
+}
+
 // answer is what a broker says to all that it is asked: log for each partition, as
 // many bytes of it as that wants. It returns what was asked, exchange by exchange.
 func (s *session) answer(t *testing.T, log []byte) (asked [][]int32) {
@@ -55,13 +67,7 @@ func (s *session) answer(t *testing.T, log []byte) (asked [][]int32) {
 			t.Errorf("%d bytes are asked of %v, and %d in all: the last is cut off", sum, of, p.fetch.MaxBytes)
 		}
 		r.Topics = append(r.Topics, topic)
-		b := s.brokers[p.node]
-		b.busy[p.lane] = false
-		b.reserved -= p.maxBytes
-		for _, part := range p.parts {
-			part.inflight = false
-		}
-		s.apply(p, b, r, s.producer.buffers.lend(sum))
+		s.apply(p, s.ends(p), r, s.producer.buffers.lend(sum))
 		asked = append(asked, of)
 	}
 	return asked
@@ -80,6 +86,76 @@ func TestPartitionsWithoutRoomInAnAnswerComeNext(t *testing.T) {
 	}
 	if got := fmt.Sprint(all); got != "[[0 1] [2 3] [4 5] [6 7]]" {
 		t.Errorf("the answers have %v", got)
+	}
+}
+
+// TestTwoLongPollsBecomeOne: partitions that come to the tail one after the other are soon
+// asked for together. If brokers wait for more than a byte, a second poll is as long as the
+// first, and none waits for another.
+func TestTwoLongPollsBecomeOne(t *testing.T) {
+	for _, c := range []struct {
+		minBytes           int
+		second, next, last string
+	}{
+		{1, "[2 3] for 5 ms", "", "[0 1 2 3] for 250 ms"},
+		{2, "[2 3] for 250 ms", "[0 1] for 250 ms", "[2 3] for 250 ms"},
+	} {
+		s := fetching(4, 8<<20)
+		s.cfg.MinBytes = c.minBytes
+		for i, part := range s.parts {
+			part.tail, part.inflight = true, i >= 2 // as if others were asked for them
+		}
+		look := func() (*plan, string) {
+			plans, _ := s.plans(time.Now())
+			if len(plans) == 0 {
+				return nil, ""
+			}
+			var of []int32
+			for _, part := range plans[0].parts {
+				of = append(of, part.name.partition)
+			}
+			return plans[0], fmt.Sprintf("%d for %d ms", of, plans[0].fetch.MaxWaitMillis)
+		}
+		first, _ := look()
+		s.parts[2].inflight, s.parts[3].inflight = false, false
+		second, got := look()
+		if got != c.second {
+			t.Fatalf("with %d bytes at least, beside a poll of partitions 0 and 1: %s, want %s", c.minBytes, got, c.second)
+		}
+		s.ends(first)
+		if _, got = look(); got != c.next {
+			t.Errorf("with %d bytes at least, after the first poll: %q, want %q", c.minBytes, got, c.next)
+		}
+		s.ends(second)
+		if _, got = look(); got != c.last {
+			t.Errorf("with %d bytes at least, after the second: %q, want %q", c.minBytes, got, c.last)
+		}
+	}
+}
+
+// TestWhatSettlesWakesFetchIfItWaitsForThat: and not if there is nothing to hand out.
+func TestWhatSettlesWakesFetchIfItWaitsForThat(t *testing.T) {
+	s := fetching(1, 8<<20)
+	part := s.parts[0]
+	s.answer(t, slices.Concat(plainBatch(0, "a").bytes(), plainBatch(1, "b").bytes()))
+	s.mostNote = 0 // nothing is marked before it is handed out
+	part.own.ref.SetLimit(1)
+	for _, waits := range []bool{true, false} {
+		m, err := s.deliver(broadway.Demand{Messages: 10, Bytes: 1 << 20})
+		if err != nil || len(m) != 1 {
+			t.Fatalf("%d messages, %v", len(m), err)
+		}
+		if more, err := s.deliver(broadway.Demand{Messages: 10, Bytes: 1 << 20}); err != nil || len(more) > 0 {
+			t.Fatalf("%d messages more than there is room for, %v", len(more), err)
+		}
+		part.own.ref.Untake(1)
+		if err := s.producer.Ack(t.Context(), part.own.ref, m, nil); err != nil {
+			t.Fatal(err)
+		}
+		if woken := len(s.producer.ready) > 0; woken != waits {
+			t.Errorf("woken: %v, want %v", woken, waits)
+		}
+		s.producer.ready = make(chan struct{}, 1)
 	}
 }
 

@@ -54,6 +54,7 @@ type session struct {
 	rover          int   // where Fetch began last
 	hungry         bool  // fetchLoop left something out for want of demand
 	tight          bool  // fetchLoop left something out for want of room
+	stuck          bool  // Fetch found nothing that it may hand out of what is there
 	unknown        error // topics that do not exist, as one error
 	commitFailures int
 	commitErr      error
