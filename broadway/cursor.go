@@ -292,13 +292,25 @@ func (c *cursor) queued() (n int) {
 	return n
 }
 
+// empty looks at each block where some seem to be left: who has claimed the last message of
+// one may not have run since, to say so, and workers that believed in left until then would
+// go round and keep it from running.
 func (c *cursor) empty() bool {
 	for s := c.head.Load(); s != nil; s = c.next(s) {
-		if s.left.Load() > 0 {
+		if s.left.Load() > 0 && s.anyUnclaimed() {
 			return false
 		}
 	}
 	return true
+}
+
+func (s *span) anyUnclaimed() bool {
+	for i := range s.blocks {
+		if s.blocks[i].rest() > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *cursor) visit(ctx context.Context, w *worker) {

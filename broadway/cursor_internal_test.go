@@ -42,6 +42,27 @@ func TestWhoHasAMessageKeepsNoLaterOnes(t *testing.T) {
 	runtime.KeepAlive(slow)
 }
 
+// A worker that was preempted right after its claim has not said that its block is claimed.
+// The others rest meanwhile: they would go round, on all cores, and keep it from saying so.
+func TestWhatIsClaimedIsNotWaitedFor(t *testing.T) {
+	l := &pool{p: &Pipeline{ledger: newLedger(10, 1<<20, nil)}, cfg: ProcessorConfig{Concurrency: 2, MaxDemand: 2}}
+	c := newCursor(l)
+	a := &arrival{n: 2, chunks: []*chunk{{messages: []*Message{NewMessage(nil, 1, nil), NewMessage(nil, 2, nil)}}}}
+	c.prepare(a)
+	c.publish(a)
+	for i := range a.span.blocks {
+		if c.empty() {
+			t.Fatal("a message waits, and the queue seems to be empty")
+		}
+		if m, last := a.span.blocks[i].claim(&worker{pool: l}); m == nil || !last {
+			t.Fatal("nothing to claim")
+		}
+	}
+	if !c.empty() {
+		t.Error("all is claimed, and workers would go round")
+	}
+}
+
 // So it is with the sheaves of a lane.
 func TestWhoHasAMessageOfALaneKeepsNoLaterOnes(t *testing.T) {
 	var l lane

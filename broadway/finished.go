@@ -9,6 +9,14 @@ import (
 // block.
 const runSize = 64
 
+// runsKept is how many runs all workers together use again at most, though each may have
+// fewestKept: more are on their way where many workers finish a message each, faster than
+// these are taken.
+const (
+	runsKept   = 16384
+	fewestKept = 32
+)
+
 // run is some messages that one worker has finished for one batcher. The worker
 // adds to it also while it is on its way, so that what is finished can be taken at
 // once, also while its worker is in a slow handler, and what is finished fast is
@@ -44,8 +52,18 @@ type runs struct {
 	n     uint32 // of last
 	block *block // of which last is a part, or nil
 	first int    // its place in block
-	used  []*run // as many as were on their way at once
+	used  []*run // as many as were on their way at once, at most keep
 	turn  int
+	keep  int
+}
+
+// runsOf are those of one of so many workers, for so many batchers.
+func runsOf(workers, batchers int) []runs {
+	all := make([]runs, batchers)
+	for i := range all {
+		all[i].keep = max(runsKept/workers, fewestKept)
+	}
+	return all
 }
 
 // put adds m, which lies at a place in b unless that is nil; the first message of a run
@@ -106,6 +124,9 @@ func (o *runs) fresh() *run {
 		}
 	}
 	r := new(run)
+	if len(o.used) >= o.keep {
+		return r
+	}
 	o.used = slices.Insert(o.used, o.turn, r)
 	return r
 }

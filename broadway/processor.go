@@ -81,7 +81,7 @@ func (l *pool) start(ctx context.Context) {
 
 // desk is a new worker's.
 func (l *pool) desk() *desk {
-	w := &worker{pool: l, runs: make([]runs, len(l.p.batchers))}
+	w := &worker{pool: l, runs: runsOf(l.cfg.Concurrency, len(l.p.batchers))}
 	if d, ordered := l.dispatch.(*lanes); ordered {
 		w.popped = d.tally()
 	}
