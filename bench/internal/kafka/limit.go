@@ -34,6 +34,34 @@ const (
 // that nobody uses again, decodes and reads them, and commits where it came to. It knows one broker, and no groups, handlers, batches,
 // retries or errors of partitions; it reads uncompressed batches only.
 func limit(ctx context.Context, in measure.Input) (measure.Output, error) {
+	return limited(ctx, in, new(tally), nil)
+}
+
+// limitSlow hands each record to one of so many goroutines instead, by a channel. They sleep and read it: the limit of a consumer with as
+// many workers, which has to get its messages from somewhere. What it commits may not be handled.
+func limitSlow(workers int, sleep time.Duration) func(context.Context, measure.Input) (measure.Output, error) {
+	return func(ctx context.Context, in measure.Input) (measure.Output, error) {
+		start := time.Now()
+		var t tally
+		var all sync.WaitGroup
+		values := make(chan []byte, 10*workers)
+		for range workers {
+			all.Go(func() {
+				for value := range values {
+					time.Sleep(sleep)
+					t.add(1, measure.Read(value))
+				}
+			})
+		}
+		_, err := limited(ctx, in, &t, values)
+		close(values)
+		all.Wait()
+		return t.output(start), err
+	}
+}
+
+// limited reads what t counts, or sends it to values if that is not nil.
+func limited(ctx context.Context, in measure.Input, t *tally, values chan<- []byte) (measure.Output, error) {
 	start := time.Now()
 	partitions, err := partitionsOf(ctx, in)
 	if err != nil {
@@ -41,9 +69,11 @@ func limit(ctx context.Context, in measure.Input) (measure.Output, error) {
 	}
 	readers, errs := make([]*limitReader, limitConnections), make([]error, limitConnections)
 	var all sync.WaitGroup
-	var t tally
 	for i := range readers {
-		readers[i] = &limitReader{topic: in.Topic, sums: crc32.MakeTable(crc32.Castagnoli), next: map[int32]int64{}, end: map[int32]int64{}, ahead: map[int32]int{}, tally: &t}
+		readers[i] = &limitReader{
+			topic: in.Topic, sums: crc32.MakeTable(crc32.Castagnoli), tally: t, values: values,
+			next: map[int32]int64{}, end: map[int32]int64{}, ahead: map[int32]int{},
+		}
 		for p := i; p < partitions; p += limitConnections {
 			readers[i].next[int32(p)] = 0
 		}
@@ -87,6 +117,7 @@ type limitReader struct {
 	turn   int32           // the partition that comes first
 	frame  []byte
 	tally  *tally
+	values chan<- []byte // or nil
 	number int32
 }
 
@@ -213,7 +244,11 @@ func (r *limitReader) records(records []byte, base, from int64) error {
 			if size == 0 {
 				break
 			}
-			if base+offset >= from {
+			switch {
+			case base+offset < from:
+			case r.values != nil:
+				r.values <- value
+			default:
 				sum += measure.Read(value)
 				n++
 			}

@@ -108,6 +108,7 @@ func slow(partitions, workers int) measure.Workload {
 		Needs: measure.Needs{Kafka: true, Partitions: partitions, Keys: 10_000},
 		Systems: []measure.System{
 			{Name: limit, Reads: true, Run: bare(workers, sleep)},
+			{Name: "own fetch, a channel to goroutines", Run: limitSlow(workers, sleep)},
 			{Name: self, Run: pipeline(unordered)},
 			{Name: perKey, Run: pipeline(s)},
 			parallel(javaUnordered, parallelconsumer.Modest, workers, parallelconsumer.Unordered, sleep),
