@@ -32,7 +32,7 @@ func growWorkers() measure.Workload {
 		systems = append(systems, measure.System{Name: fmt.Sprintf("%s, %d workers", self, n), Run: pipeline(shape{workers: n})})
 	}
 	return growing("workers", "workers", "The pipeline of the workload in process, whose workers each ask for 10 messages, as by default, so that with few of them what is done once for each fetch is shared by few messages. "+
-		"With more workers more is in flight. What a process has at least (goroutines, Go's smallest heap of 4 MiB) does not grow with it, so that it counts for more where "+
+		"With many, a worker's part of a fetch is a single message, which is handed to the batcher by itself. With more workers more is in flight. What a process has at least (goroutines, Go's smallest heap of 4 MiB) does not grow with it, so that it counts for more where "+
 		"little is in flight.", systems, "cpu", "rss/flight")
 }
 
@@ -43,7 +43,8 @@ func growKeys() measure.Workload {
 			Name: fmt.Sprintf("%s, %d keys", self, n), Run: pipeline(shape{workers: 2, demand: 500, partitionBy: byKey(uint64(n))}),
 		})
 	}
-	return growing("keys", "keys", "The same with PartitionBy on so many keys, by 2 workers.", systems, "cpu")
+	return growing("keys", "keys", "The same with PartitionBy on so many keys, by 2 workers, who have 128 lanes. The more of these are in use, the fewer messages of a fetch "+
+		"share one: to hand a lane to a worker, to begin and to let go of it is the term that grows, until all are in use.", systems, "cpu")
 }
 
 func growBatches() measure.Workload {
