@@ -50,7 +50,8 @@
 // Nothing is fetched unless the pipeline asks. A partition is fetched only
 // while it has room: its share of the pipeline's bound (half of it, when several
 // partitions are owned) is not used up, its window is open, and half of what was
-// fetched before is handed out. Brokers answer with whole batches, which may hold more
+// fetched before is handed out; all of it, once a response of MaxBytes waits or is under
+// way from its broker. Brokers answer with whole batches, which may hold more
 // than was asked for; the rest waits in the client, undelivered. The client holds at most two responses of
 // MaxBytes per broker, and decompresses only what it hands out: batches are open, decompressed,
 // until their last message is handed out, and take twice MaxBytes and one batch in sum.

@@ -131,7 +131,7 @@ func (s *session) plans(now time.Time) (plans []*plan, again time.Time) {
 			kick(s.watchKick)
 			continue
 		}
-		if lane, ok := s.laneFor(p); ok {
+		if lane, ok := s.laneFor(p); ok && !s.ample(p, node) {
 			key := [2]int32{node, int32(lane)}
 			byLane[key] = append(byLane[key], p)
 		}
@@ -167,6 +167,18 @@ func (s *session) laneFor(p *partition) (int, bool) {
 		return laneTail, true
 	}
 	return laneBehind, true
+}
+
+// ample says that p can wait to be asked for: some of it waits here, and with what waits of
+// others of its broker, and is under way, that is more than a response. It is looked at again
+// when messages were handed out, as tight says. Callers hold mu.
+func (s *session) ample(p *partition, node int32) bool {
+	b := s.brokers[node]
+	if b == nil || p.phase != phaseFetching || len(p.segments) == 0 || b.reserved+b.held <= max(s.cfg.MaxBytes, 2*s.cfg.MaxPartitionBytes) {
+		return false
+	}
+	s.tight, p.tail = true, false
+	return true
 }
 
 // plan makes an exchange of what may be asked of one broker, nil when its lane or

@@ -200,6 +200,28 @@ func TestWholeBatchesAreAskedFor(t *testing.T) {
 	}
 }
 
+// TestWhatWaitsIsHandedOutFirst: once a response of a broker waits here, a partition is asked
+// for only if nothing of it waits; and what was passed over for that is looked at again.
+func TestWhatWaitsIsHandedOutFirst(t *testing.T) {
+	s := fetching(2, 8<<20)
+	batch := plainBatch(0, "a").bytes()
+	if got := fmt.Sprint(s.answer(t, batch)); got != "[[0 1]]" {
+		t.Fatalf("the answers have %v", got)
+	}
+	s.brokers[1].held += 8 << 20
+	if got := fmt.Sprint(s.answer(t, batch)); got != "[]" || !s.tight {
+		t.Errorf("while enough of both waits, the answers have %v; told: %v", got, s.tight)
+	}
+	s.drop(s.parts[1]) // as if it were handed out
+	if got := fmt.Sprint(s.answer(t, batch)); got != "[[1]]" {
+		t.Errorf("when nothing of the second waits, the answers have %v", got)
+	}
+	s.brokers[1].held = 0
+	if got := fmt.Sprint(s.answer(t, plainBatch(1, "b").bytes())); got != "[[0 1]]" {
+		t.Errorf("when little of both waits, the answers have %v", got)
+	}
+}
+
 // TestBuffersComeBack: they are lent again for answers of about their size, and what is
 // kept is bounded.
 func TestBuffersComeBack(t *testing.T) {
