@@ -3,6 +3,7 @@ package kafka
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -89,8 +90,7 @@ func (s *session) start(wg *sync.WaitGroup, plans []*plan) {
 	for _, p := range plans {
 		wg.Go(func() {
 			for p != nil {
-				s.execute(p)
-				next, again := s.plans(time.Now())
+				next, again := s.execute(p)
 				if p = nil; len(next) > 0 {
 					p = next[0]
 					s.start(wg, next[1:])
@@ -107,6 +107,10 @@ func (s *session) start(wg *sync.WaitGroup, plans []*plan) {
 func (s *session) plans(now time.Time) (plans []*plan, again time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.plansLocked(now)
+}
+
+func (s *session) plansLocked(now time.Time) (plans []*plan, again time.Time) {
 	if s.ended {
 		return nil, again
 	}
@@ -344,8 +348,9 @@ func (s *session) fetchRequest(p *plan, wait time.Duration) *kmsg.FetchRequest {
 	return r
 }
 
-// execute makes the exchange of a plan, and takes over its answer.
-func (s *session) execute(p *plan) {
+// execute makes the exchange of a plan, takes over its answer, and says what plans does
+// then: under one lock, as Fetch waits for that already when it was woken in between.
+func (s *session) execute(p *plan) (next []*plan, again time.Time) {
 	s.producer.count.exchanges.Add(1)
 	var fetched *kmsg.FetchResponse
 	var buffer []byte
@@ -388,8 +393,15 @@ func (s *session) execute(p *plan) {
 		b.failures = 0
 		s.resolve(p, offsets)
 	}
+	next, again = s.plansLocked(time.Now())
 	s.mu.Unlock()
 	s.producer.wake()
+	if p.lane == laneTail || p.lane == laneTail2 {
+		// Fetch goes first: its few messages are there, and the next are not. Otherwise
+		// the request would be written before it has a processor.
+		runtime.Gosched()
+	}
+	return next, again
 }
 
 // exchange asks for records. The answer aliases buffer, which is to be given back.
