@@ -55,7 +55,8 @@ func (b *batcher) neededBy(m *Message) int64 {
 func (b *batcher) told(announced int, ref *AckRef, by int64) {
 	switch {
 	case by < b.until.Load() || ref.Draining() || b.p.recalling.Load() > 0:
-	case announced == 0:
+	case b.p.count.full.Load() > 0 && b.p.pool.idle() && ref.isFull(): // a batch that has m may be closed for it
+	case announced == 0 && !b.overfull():
 		return
 	case b.patience.Load() > 0 && b.patience.Add(-int64(announced)) > 0 && !b.overfull():
 		return

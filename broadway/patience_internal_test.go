@@ -2,6 +2,7 @@ package broadway
 
 import (
 	"context"
+	"math"
 	"testing"
 	"time"
 )
@@ -150,5 +151,56 @@ func TestABatcherDoesNotMissWhatIsUrgent(t *testing.T) {
 				t.Error("the batcher was not woken")
 			}
 		})
+	}
+}
+
+// A batcher that has its share closes a batch, or its sources would wait for ever: also if it
+// came to that by what follows in a run, which it was told of before.
+func TestABatcherDoesNotMissThatItHasItsShare(t *testing.T) {
+	cfg := BatcherConfig{Name: "one", Size: 10, Reporter: func(context.Context, *Batch) error { return nil }}
+	other := cfg
+	other.Name = "other"
+	p, err := New(Config{
+		Producers: []Producer{idleSource{}}, Batchers: []BatcherConfig{cfg, other},
+		Processor: ProcessorConfig{Handler: func(context.Context, *Message) error { return nil }},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, ref := p.batchers[0], NewAckRef(nil, nil, 0)
+	b.box.asleep.Store(true)
+	b.patience.Store(50)
+	if b.told(0, ref, math.MaxInt64); woken(b) {
+		t.Fatal("woken, and it holds nothing")
+	}
+	b.held.Store(b.share())
+	if b.told(0, ref, math.MaxInt64); !woken(b) {
+		t.Error("not woken, and it has its share")
+	}
+}
+
+// A reference that is full gets nothing more until something of it settles: so a batch may
+// have to close for its sake once nothing else is to come.
+func TestABatcherDoesNotMissAFullReference(t *testing.T) {
+	b := patient(t, BatcherConfig{Size: 10}, false, 1)
+	full, free := NewAckRef(nil, nil, 1), NewAckRef(nil, nil, 2)
+	for _, ref := range []*AckRef{full, free} {
+		ref.bind(b.p)
+		if ref.Take(1) != 1 {
+			t.Fatal("nothing granted")
+		}
+	}
+	if full.Take(1) != 0 {
+		t.Fatal("it is not full")
+	}
+	for _, c := range []struct {
+		ref    *AckRef
+		rests  int32
+		wakens bool
+	}{{full, 0, false}, {free, 1, false}, {full, 1, true}} {
+		b.p.pool.resting.Store(c.rests)
+		if b.told(1, c.ref, math.MaxInt64); woken(b) != c.wakens {
+			t.Errorf("with %d workers that rest, full %v: woken is %v", c.rests, c.ref == full, !c.wakens)
+		}
 	}
 }

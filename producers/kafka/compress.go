@@ -69,7 +69,7 @@ func (d *decompressor) expected(compressed int) int {
 	if ratio == 0 {
 		ratio = 4 * ratioUnit
 	}
-	n := int64(compressed) * int64(ratio) / ratioUnit
+	n := int64(compressed) * int64(min(ratio, mostGrowth*ratioUnit)) / ratioUnit
 	return int(min(max(n+n/16, 512), int64(d.limit)+1))
 }
 

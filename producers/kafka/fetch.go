@@ -35,6 +35,9 @@ type broker struct {
 	reserved, held int
 	failures       int
 	err            error
+	// calm says that the second of two long polls brought nothing when it ended last: see
+	// joins.
+	calm bool
 }
 
 // plan is one exchange to make.
@@ -197,7 +200,7 @@ func (s *session) plan(node int32, lane int, parts []*partition) *plan {
 	if lane <= laneTail && b.busy[lane] {
 		lane++ // there are two
 	}
-	if b.busy[lane] || lane == laneTail && b.busy[laneTail2] && s.joins() {
+	if b.busy[lane] || lane == laneTail && b.busy[laneTail2] && s.joins(b) {
 		return nil
 	}
 	if lane != laneOffsets && lane != laneEpochs {
@@ -236,8 +239,24 @@ const joinTime = 5 * time.Millisecond
 // joins says that two long polls to one broker become one again: the second is short,
 // and the first is not asked again while there is a second. Two that last, each of some
 // partitions, cost broker and client twice as many exchanges of half as many messages.
-// Who wants more than a byte in an answer gets none early for this.
-func (s *session) joins() bool { return s.cfg.MinBytes == 1 }
+// Who wants more than a byte in an answer gets none early for this. Where few messages come
+// they stay two: short ones that bring nothing would follow each other until the first ends.
+func (s *session) joins(b *broker) bool { return s.cfg.MinBytes == 1 && !b.calm }
+
+// brought tells b what a plan has brought.
+func (b *broker) brought(p *plan, answer *kmsg.FetchResponse) {
+	if p.lane != laneTail2 {
+		return
+	}
+	b.calm = true
+	for i := range answer.Topics {
+		for j := range answer.Topics[i].Partitions {
+			if len(answer.Topics[i].Partitions[j].RecordBatches) > 0 {
+				b.calm = false
+			}
+		}
+	}
+}
 
 // prepareFetch builds the request, if there is demand and budget for it.
 func (s *session) prepareFetch(p *plan, b *broker) bool {
@@ -251,7 +270,7 @@ func (s *session) prepareFetch(p *plan, b *broker) bool {
 	if p.lane > laneBehind2 {
 		p.maxBytes, wait = max(s.cfg.MaxBytes/4, 1), s.cfg.MaxWait
 	}
-	if p.lane == laneTail2 && s.joins() {
+	if p.lane == laneTail2 && s.joins(b) {
 		wait = min(wait, joinTime)
 	}
 	if free := 2*s.cfg.MaxBytes - b.reserved - b.held; free < p.maxBytes {
@@ -385,6 +404,7 @@ func (s *session) execute(p *plan) (next []*plan, again time.Time) {
 		s.failed(p, b, err)
 	case fetched != nil:
 		b.failures = 0
+		b.brought(p, fetched)
 		s.apply(p, b, fetched, buffer)
 	case ends != nil:
 		b.failures = 0

@@ -91,17 +91,20 @@ func TestPartitionsWithoutRoomInAnAnswerComeNext(t *testing.T) {
 
 // TestTwoLongPollsBecomeOne: partitions that come to the tail one after the other are soon
 // asked for together. If brokers wait for more than a byte, a second poll is as long as the
-// first, and none waits for another.
+// first, and none waits for another; so it is where the last second poll brought nothing.
 func TestTwoLongPollsBecomeOne(t *testing.T) {
 	for _, c := range []struct {
 		minBytes           int
+		calm               bool
 		second, next, last string
 	}{
-		{1, "[2 3] for 5 ms", "", "[0 1 2 3] for 250 ms"},
-		{2, "[2 3] for 250 ms", "[0 1] for 250 ms", "[2 3] for 250 ms"},
+		{1, false, "[2 3] for 5 ms", "", "[0 1 2 3] for 250 ms"},
+		{1, true, "[2 3] for 250 ms", "[0 1] for 250 ms", "[2 3] for 250 ms"},
+		{2, false, "[2 3] for 250 ms", "[0 1] for 250 ms", "[2 3] for 250 ms"},
 	} {
 		s := fetching(4, 8<<20)
 		s.cfg.MinBytes = c.minBytes
+		s.brokers[1] = &broker{calm: c.calm}
 		for i, part := range s.parts {
 			part.tail, part.inflight = true, i >= 2 // as if others were asked for them
 		}
@@ -129,6 +132,27 @@ func TestTwoLongPollsBecomeOne(t *testing.T) {
 		s.ends(second)
 		if _, got = look(); got != c.last {
 			t.Errorf("with %d bytes at least, after the second: %q, want %q", c.minBytes, got, c.last)
+		}
+	}
+}
+
+// TestASecondLongPollThatBringsNothingIsCalm: and no other poll.
+func TestASecondLongPollThatBringsNothingIsCalm(t *testing.T) {
+	answer := func(batches string) *kmsg.FetchResponse {
+		part := kmsg.NewFetchResponseTopicPartition()
+		part.RecordBatches = []byte(batches)
+		topic := kmsg.NewFetchResponseTopic()
+		topic.Partitions = append(topic.Partitions, kmsg.NewFetchResponseTopicPartition(), part)
+		return &kmsg.FetchResponse{Topics: []kmsg.FetchResponseTopic{topic}}
+	}
+	b := new(broker)
+	for i, c := range []struct {
+		lane    int
+		batches string
+		calm    bool
+	}{{laneTail, "", false}, {laneTail2, "", true}, {laneTail, "some", true}, {laneTail2, "some", false}} {
+		if b.brought(&plan{lane: c.lane}, answer(c.batches)); b.calm != c.calm {
+			t.Errorf("after answer %d calm is %v", i+1, b.calm)
 		}
 	}
 }

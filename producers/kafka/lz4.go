@@ -115,7 +115,7 @@ func (d *decompressor) lz4Blocks(out, src []byte) (_, rest []byte, err error) {
 		if f.blockSums {
 			trailer = lz4Word
 		}
-		if n+trailer > len(rest) {
+		if n > len(rest)-trailer {
 			return nil, nil, io.ErrUnexpectedEOF
 		}
 		if out, err = d.lz4Block(out, rest[:n], length&lz4Stored != 0, begin, f); err != nil {
@@ -149,7 +149,10 @@ func (d *decompressor) lz4Block(out, src []byte, stored bool, begin int, f lz4Fr
 	for room := min(max(cap(out)-len(out), 512), f.most); ; room = min(2*room, f.most) {
 		room = min(room, d.limit-len(out))
 		if cap(out)-len(out) < room {
-			out = append(make([]byte, 0, len(out)+room), out...)
+			// By half at least: many small blocks would each copy all that came before them.
+			size := min(max(len(out)+room, cap(out)+cap(out)/2), d.limit)
+			out = append(make([]byte, 0, size), out...)
+			room = min(size-len(out), f.most)
 		}
 		var dict []byte
 		if !f.independent {

@@ -85,6 +85,32 @@ func TestLinkedSkippedAndJoinedLZ4FramesAreRead(t *testing.T) {
 	}
 }
 
+func TestManySmallLZ4BlocksAreNotCopiedOverAndOver(t *testing.T) {
+	const blocks, size = 10_000, 600
+	var frame bytes.Buffer
+	w := lz4.NewWriter(&frame)
+	for range blocks {
+		if _, err := w.Write(make([]byte, size)); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	allocs := testing.AllocsPerRun(1, func() {
+		d := decompressor{limit: 64 << 20}
+		if out, err := d.expand(codecLZ4, frame.Bytes()); err != nil || len(out) != blocks*size {
+			t.Fatalf("%d bytes, %v", len(out), err)
+		}
+	})
+	if allocs > 40 {
+		t.Errorf("%v allocations for %d blocks", allocs, blocks)
+	}
+}
+
 func TestMalformedLZ4IsAnError(t *testing.T) {
 	frame := linked()
 	change := func(at int, to ...byte) []byte {

@@ -258,7 +258,7 @@ func (p *partition) wants() int {
 	return room/p.ahead*p.ahead + atBody
 }
 
-// mostGrowth is the most that wants takes a batch to grow by.
+// mostGrowth is the most that a batch is taken to grow by, before it is known.
 const mostGrowth = 16
 
 // grows is by how much the next batches are taken to grow, in units of ratioUnit.

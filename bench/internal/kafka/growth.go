@@ -14,7 +14,8 @@ func growPartitions() measure.Workload {
 	w := measure.Workload{
 		Name: "growth-partitions", Title: "Growth: partitions", Axis: "partitions",
 		Does: "As many messages lie in more and more partitions of a topic, and are drained as by the workload kafka, in batches of 100, without order. Joining, committing and leaving count: " +
-			"what is done once for each partition (it is resolved, kept, asked for in each request, committed) is the term that grows.",
+			"what is done once for each partition (it is resolved, kept, asked for in each request, committed) is the term that grows. " +
+			"With few partitions less waits in the client, at most MaxPartitionBytes of each, and one partition is asked for in smaller pieces, more often.",
 		Messages: 3_000_000, Least: 200_000, Rounds: 3,
 		Needs:   measure.Needs{Kafka: true},
 		Targets: []measure.Target{{Measure: "cpu", AtMost: flat}, {Measure: "rss", AtMost: flat}},
