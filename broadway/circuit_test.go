@@ -135,7 +135,9 @@ func outage(t *testing.T, stage string, ordered bool) {
 		if stage != "processor" {
 			circuit = st.Batchers[0].Circuit
 		}
-		if st.Fetched != fetched || st.Fetched > 150 || st.Succeeded != 50 || st.Failed+st.DeadLettered+st.Released+st.Retried != 0 {
+		// A message that is tried is in its handler, and not queued: so that once, when only so
+		// many wait that this one counts, the sources may be asked meanwhile.
+		if st.Fetched > fetched+3*5 || st.Fetched > 150 || st.Succeeded != 50 || st.Failed+st.DeadLettered+st.Released+st.Retried != 0 {
 			t.Errorf("in the outage: %+v", st)
 		}
 		if circuit.State == broadway.CircuitClosed || circuit.Since.Sub(start) > time.Second || !errors.Is(circuit.Err, errAway) ||
