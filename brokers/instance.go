@@ -224,19 +224,20 @@ func logTail(dir string, offset int64) string {
 
 // freePorts returns n loopback ports that nobody listens on. They lie below the range that systems use for outgoing connections:
 // a client that dials a dead port of that range can be given the same port as its own and so connect to itself, and then the
-// broker cannot come back.
+// broker cannot come back. Nor could it if another process took the port of one that was killed: so processes choose
+// from different ports, but for one pair in sixteen.
 func freePorts(n int) ([]int, error) {
-	const low, high = 17000, 25000
+	const low, high, processes = 17000, 25000, 16
 	var ports []int
 	for range 100 * n {
 		if len(ports) == n {
 			return ports, nil
 		}
-		pick, err := rand.Int(rand.Reader, big.NewInt(high-low))
+		pick, err := rand.Int(rand.Reader, big.NewInt((high-low)/processes))
 		if err != nil {
 			return nil, err
 		}
-		port := low + int(pick.Int64())
+		port := low + processes*int(pick.Int64()) + os.Getpid()%processes
 		probe, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil || slices.Contains(ports, port) {
 			continue

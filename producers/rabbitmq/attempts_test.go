@@ -238,8 +238,9 @@ func TestPoisonThatKillsProcessesIsGivenUp(t *testing.T) {
 					}
 				}
 			}) {
-				if got := h.handled[text]; got > tt.want {
-					t.Errorf("%s was handled %d times, more than %d", text, got, tt.want)
+				// A process that has counted for one message does not for another: see history.charged.
+				if got, most := h.handled[text], tt.want+tt.poisons-1; got > most {
+					t.Errorf("%s was handled %d times, more than %d", text, got, most)
 				}
 			}
 			if ready, unacked := broker.Depth(t, queue); ready+unacked != 0 {
