@@ -63,7 +63,7 @@
 // the tail, so that an idle partition never delays a busy one) and one for all
 // else; the group's coordinator has one more. The second long poll is for partitions
 // that come to the tail while there is one: it takes 5 ms at most, and then both go
-// on as one, unless MinBytes is above 1.
+// on as one, unless it brings nothing or MinBytes is above 1: then both last.
 //
 // # Rebalances
 //

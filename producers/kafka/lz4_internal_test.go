@@ -85,6 +85,16 @@ func TestLinkedSkippedAndJoinedLZ4FramesAreRead(t *testing.T) {
 	}
 }
 
+// One batch that grew a thousandfold does not make the next one's buffer as large.
+func TestWhatABatchGrowsToIsGuessedWithinBounds(t *testing.T) {
+	d := decompressor{limit: 64 << 20}
+	d.learn(1000, 1_000_000)
+	if n := d.expected(1 << 20); n < 1<<20 || n > (mostGrowth+1)<<20 {
+		t.Errorf("%d bytes for a MiB", n)
+	}
+}
+
+// A buffer that is too small grows in steps that are worth their copies.
 func TestManySmallLZ4BlocksAreNotCopiedOverAndOver(t *testing.T) {
 	const blocks, size = 10_000, 600
 	var frame bytes.Buffer
