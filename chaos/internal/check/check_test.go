@@ -133,6 +133,13 @@ func TestEachFormula(t *testing.T) {
 				{From: 15, Until: 16}, {From: 21 * second}, {From: 15, Partitions: []int32{1}}, {From: 15, Source: "other"}, {From: 15, Clean: true},
 			},
 		}, map[Counter]int{Duplicates: 1, DupUnexplained: 1, Rewinds: 1}},
+		{"a repeat that a backlog has kept since a fault, and one of a message that was handled long after it", Evidence{
+			Produced: acked(0, 1), Sink: []ledger.Observation{saw(0, 10), saw(1, 12*second), saw(0, 20*second), saw(1, 20*second)},
+			Faults: []ledger.Fault{{From: 15, Until: 16}}, Rules: Rules{Duplicates: 1, Backlog: true},
+		}, map[Counter]int{Duplicates: 2, DupAfter: 1, DupUnexplained: 1, Rewinds: 2}},
+		{"a backlog does not explain a repeat before a fault", Evidence{
+			Produced: acked(0), Sink: []ledger.Observation{saw(0, 10), saw(0, 20)}, Faults: []ledger.Fault{{From: 21}}, Rules: Rules{Backlog: true},
+		}, map[Counter]int{Duplicates: 1, DupUnexplained: 1, Rewinds: 1}},
 		{"the last line of a fault counts", Evidence{
 			Produced: acked(0), Sink: []ledger.Observation{saw(0, 10), saw(0, 20*second)}, Rules: Rules{Duplicates: 1},
 			Faults: []ledger.Fault{{Number: 1, From: 15}, {Number: 1, From: 15, Until: 16}},

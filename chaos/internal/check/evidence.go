@@ -51,6 +51,9 @@ type Rules struct {
 	Ordered bool
 	// Slack is how long after a fault's end its repeats may come. Default 11 s: a session time-out of 6 s, and 5 s.
 	Slack time.Duration
+	// Backlog says that more is left at a fault's end than is worked off within Slack. A repeat waits there for its turn, however slow
+	// the machine: then it is the observation before it that must not be later than Slack.
+	Backlog bool
 	// Duplicates, Doubles and Stale are how many repeats after faults, ids both in the sink and dead-lettered, and writes of
 	// overtaken generations are allowed.
 	Duplicates, Doubles, Stale int

@@ -59,53 +59,57 @@ func (c *run) over(counter, of Counter, n int) {
 // countRepeats counts successes beyond the first. A repeat at another offset is the producer's: the log has the message twice; and so
 // are as many as it tried again, where there are no offsets.
 func (c *run) countRepeats() {
-	firsts := map[string]ledger.Observation{}
+	before := map[string]ledger.Observation{}
 	spare := map[string]int{}
 	for _, o := range c.Sink {
 		if o.Stage != ledger.Success {
 			continue
 		}
-		first, again := firsts[o.ID]
+		last, again := before[o.ID]
+		before[o.ID] = o
 		if !again {
-			firsts[o.ID] = o
 			if m := c.messages[o.ID]; m != nil && o.Tag != 0 {
 				spare[o.ID] = max(0, m.sends-1)
 			}
 			continue
 		}
-		if first.Partition != o.Partition || first.Offset != o.Offset || spare[o.ID] > 0 {
+		if last.Partition != o.Partition || last.Offset != o.Offset || spare[o.ID] > 0 {
 			spare[o.ID]--
-			firsts[o.ID] = o
 			c.result.add(DupProducer, "%s", o.ID)
 			continue
 		}
-		c.countRepeat(o)
+		c.countRepeat(last, o)
 	}
 	if n := c.result.Counts[DupAfter]; n > c.Rules.Duplicates {
 		c.over(OverDuplicates, DupAfter, n-c.Rules.Duplicates)
 	}
 }
 
-func (c *run) countRepeat(o ledger.Observation) {
+func (c *run) countRepeat(last, o ledger.Observation) {
 	c.result.add(Duplicates, "%s", o.ID)
 	if o.Tag != 0 && !o.Redelivered {
 		c.result.add(DupUnmarked, "%s", o.ID)
 	}
-	if f := c.faultBefore(o); f != nil {
+	if f := c.faultBetween(last, o); f != nil {
 		c.result.add(DupAfter, "%s after %s %s", o.ID, f.Kind, f.Target)
 		return
 	}
 	c.result.add(DupUnexplained, "%s at %s/%d/%d", o.ID, o.Source, o.Partition, o.Offset)
 }
 
-// faultBefore is a fault that explains a repeat: it had begun, and had not ended long before.
-func (c *run) faultBefore(o ledger.Observation) *ledger.Fault {
+// faultBetween is a fault that explains a repeat: it had begun, and had not ended long before, or where there was a backlog, not long
+// before the observation that it repeats.
+func (c *run) faultBetween(last, o ledger.Observation) *ledger.Fault {
+	latest := o.At
+	if c.Rules.Backlog {
+		latest = last.At
+	}
 	for i := range c.faults {
 		f := &c.faults[i]
 		if f.From > o.At {
 			break
 		}
-		over := f.Until != 0 && o.At > f.Until+int64(c.Rules.Slack)
+		over := f.Until != 0 && latest > f.Until+int64(c.Rules.Slack)
 		if !f.Clean && !over && f.Hits(o.Source, o.Partition) {
 			return f
 		}

@@ -55,7 +55,7 @@ func drawEvidence(t *rapid.T) Evidence {
 		from := number(50, "from")
 		e.Faults = append(e.Faults, ledger.Fault{From: from, Until: from + number(3, "length")})
 	}
-	e.Rules = Rules{Ordered: true, Slack: 5, Duplicates: 100, Doubles: 100, Residual: true}
+	e.Rules = Rules{Ordered: true, Slack: 5, Backlog: rapid.Bool().Draw(t, "backlog"), Duplicates: 100, Doubles: 100, Residual: true}
 	return e
 }
 
@@ -131,10 +131,15 @@ func naiveRepeats(e Evidence, n map[Counter]int) {
 		if o.Stage != ledger.Success {
 			continue
 		}
-		repeat, behind := false, false
+		repeat, behind, latest := false, false, o.At
 		for _, earlier := range e.Sink[:i] {
 			if earlier.Stage == ledger.Success && earlier.Partition == o.Partition {
-				repeat = repeat || earlier.ID == o.ID
+				if earlier.ID == o.ID {
+					repeat = true
+					if e.Rules.Backlog {
+						latest = earlier.At
+					}
+				}
 				behind = behind || earlier.KeySeq > o.KeySeq
 			}
 		}
@@ -148,7 +153,7 @@ func naiveRepeats(e Evidence, n map[Counter]int) {
 		n[Rewinds]++
 		explained := false
 		for _, f := range e.Faults {
-			explained = explained || f.From <= o.At && (f.Until == 0 || o.At <= f.Until+5)
+			explained = explained || f.From <= o.At && (f.Until == 0 || latest <= f.Until+5)
 		}
 		if explained {
 			n[DupAfter]++

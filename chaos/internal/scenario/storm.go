@@ -125,7 +125,7 @@ func rebalanceStorm(ctx context.Context, env *Env) (*Outcome, error) {
 	}
 	drained := time.Since(over)
 	generations := bench.total("generations")
-	outcome, err := bench.finish(ctx, check.Rules{Duplicates: n / 50})
+	outcome, err := bench.finish(ctx, check.Rules{Duplicates: n / 50, Backlog: true})
 	if err != nil {
 		return nil, err
 	}
