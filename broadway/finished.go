@@ -24,6 +24,9 @@ const (
 //
 // Whoever swaps state has what it said: the worker adds as long as it can move it
 // from n to n+1; the batcher closes the run and owns what was in it.
+//
+// A run that is used again while somebody pushes on top of it does no harm: the top is
+// what it is linked to.
 type run struct {
 	below    *run          // in the batcher's stack
 	state    atomic.Uint32 // how many there are, runClosed, or runFree
@@ -35,6 +38,8 @@ const (
 	runClosed = 1<<32 - 1 - iota // the batcher takes what is in it
 	runFree                      // the batcher has done so: its worker may use it again
 )
+
+func (r *run) link() **run { return &r.below }
 
 // close ends r, and returns what is in it; the reader frees r when it has that.
 func (r *run) close() []*Message { return r.messages[:r.state.Swap(runClosed)] }
@@ -133,28 +138,3 @@ func (o *runs) fresh() *run {
 
 // rest lets the collector have the block that the last run is a part of.
 func (o *runs) rest() { o.last, o.block = nil, nil }
-
-// runStack is where workers leave runs for one reader: Treiber's stack, which the
-// reader takes as a whole. A run that is used again while somebody pushes on top of it
-// does no harm: the top is what it is linked to.
-type runStack struct{ top atomic.Pointer[run] }
-
-func (s *runStack) push(r *run) {
-	for {
-		r.below = s.top.Load()
-		if s.top.CompareAndSwap(r.below, r) {
-			return
-		}
-	}
-}
-
-// take returns all runs, the first that was pushed first, linked by below.
-func (s *runStack) take() (first *run) {
-	if s.top.Load() == nil {
-		return nil
-	}
-	for r := s.top.Swap(nil); r != nil; {
-		r.below, first, r = first, r, r.below
-	}
-	return first
-}

@@ -44,7 +44,7 @@ type tally struct {
 // Whoever swaps scheduled from false to true puts the lane into ready; the
 // worker that takes it out owns what is marked so until it swaps it back.
 type lane struct {
-	inbox     sheafStack
+	inbox     stack[sheaf, *sheaf]
 	scheduled atomic.Bool
 
 	// The owner's.
@@ -61,28 +61,7 @@ type sheaf struct {
 	below *sheaf // in the stack; once taken, what comes after it
 }
 
-// sheafStack is Treiber's stack, which its reader takes as a whole.
-type sheafStack struct{ top atomic.Pointer[sheaf] }
-
-func (s *sheafStack) push(h *sheaf) {
-	for {
-		h.below = s.top.Load()
-		if s.top.CompareAndSwap(h.below, h) {
-			return
-		}
-	}
-}
-
-// take returns all sheaves, the first that was pushed first, linked by below.
-func (s *sheafStack) take() (first *sheaf) {
-	if s.top.Load() == nil {
-		return nil
-	}
-	for h := s.top.Swap(nil); h != nil; {
-		h.below, first, h = first, h, h.below
-	}
-	return first
-}
+func (h *sheaf) link() **sheaf { return &h.below }
 
 func newLanes(l *pool) *lanes {
 	n := lanesPerWorker * l.cfg.Concurrency

@@ -73,7 +73,7 @@ func (q *queue) ready() bool {
 // (2) sees (1) and leaves a token in wake.
 type mailbox struct {
 	queue
-	runs   runStack // of a batcher's
+	runs   stack[run, *run] // of a batcher's
 	asleep atomic.Bool
 	wake   chan struct{} // one token
 }
@@ -116,3 +116,33 @@ func (b *mailbox) rest() bool {
 
 // empty says that there is nothing to take.
 func (b *mailbox) empty() bool { return !b.ready() && b.runs.top.Load() == nil }
+
+// stack is Treiber's stack, which its one reader takes as a whole. Each element has a
+// place for the one below it.
+type stack[T any, P linked[T]] struct{ top atomic.Pointer[T] }
+
+type linked[T any] interface {
+	*T
+	link() **T
+}
+
+func (s *stack[T, P]) push(e P) {
+	for below := e.link(); ; {
+		*below = s.top.Load()
+		if s.top.CompareAndSwap(*below, e) {
+			return
+		}
+	}
+}
+
+// take returns all elements, the first that was pushed first, each linked to the next.
+func (s *stack[T, P]) take() (first *T) {
+	if s.top.Load() == nil {
+		return nil
+	}
+	for e := s.top.Swap(nil); e != nil; {
+		below := P(e).link()
+		*below, first, e = first, e, *below
+	}
+	return first
+}
