@@ -304,12 +304,17 @@ func (p *Pipeline) setKey(m *Message) {
 }
 
 // lookAtBatchers finds batchers that are blocked since some time, so that the
-// sources are asked again: what they bring for others flows.
+// sources are asked again: what they bring for others flows. One whose share others
+// have made smaller gets nothing more that would wake it, to close what it has open.
 func (p *Pipeline) lookAtBatchers(now time.Time) {
 	for _, b := range p.batchers {
-		if b.overfull() && b.checkBlocked(now) {
+		if !b.overfull() {
+			continue
+		}
+		if b.checkBlocked(now) {
 			p.ledger.look()
 		}
+		b.box.nudge()
 	}
 }
 

@@ -41,6 +41,8 @@ type world struct {
 	pool     *broadway.MessagePool[memory.Metadata] // of the messages, or nil
 	timeout  time.Duration                          // of the sources, for acknowledging
 	ahead    int                                    // the prefetch of the first source, if there are others
+	groups   int                                    // batch keys, 0 for none
+	flush    int                                    // every so manyth message closes its batch, 0 for none
 	line     map[string][]int
 	done     map[int]bool // reported, given up, or given back
 }
@@ -164,6 +166,8 @@ func (w *world) drawStages(t *rapid.T) {
 	if w.ordered {
 		w.cfg.Processor.PartitionBy = func(m *broadway.Message) uint64 { return uint64(number(m) % w.keys) }
 	}
+	w.groups = rapid.SampledFrom([]int{0, 0, 1, 3}).Draw(t, "batch keys")
+	w.flush = rapid.SampledFrom([]int{0, 0, 3, 40}).Draw(t, "flush every")
 	largest := 1
 	for i := range rapid.IntRange(0, 3).Draw(t, "batchers") {
 		b := broadway.BatcherConfig{
@@ -171,7 +175,7 @@ func (w *world) drawStages(t *rapid.T) {
 			Size:        rapid.IntRange(1, 30).Draw(t, "batch size"),
 			Concurrency: rapid.IntRange(1, 3).Draw(t, "reporters"),
 			Timeout:     rapid.SampledFrom([]time.Duration{-1, time.Millisecond, time.Second}).Draw(t, "batch timeout"),
-			Bytes:       rapid.SampledFrom([]int64{0, 20}).Draw(t, "batch bytes"),
+			Bytes:       rapid.SampledFrom([]int64{0, 0, 20}).Draw(t, "batch bytes"),
 			Reporter:    w.report,
 		}
 		largest = max(largest, b.Size)
@@ -236,7 +240,12 @@ func (w *world) handle(ctx context.Context, m *broadway.Message) error {
 	w.mu.Unlock()
 	if len(w.cfg.Batchers) > 0 {
 		m.Batcher = fmt.Sprint("b", n%w.keys%len(w.cfg.Batchers))
-		m.BatchKey = fmt.Sprint(n % w.keys % 3)
+		if w.groups > 0 {
+			m.BatchKey = fmt.Sprint(n % w.keys % w.groups)
+		}
+		if w.flush > 0 && n%w.flush == 0 {
+			m.BatchMode = broadway.Flush
+		}
 	}
 	return w.fate(n, m.Attempt)
 }

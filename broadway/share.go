@@ -67,9 +67,11 @@ func (b *batcher) share() int64 {
 }
 
 // checkBlocked says whether the batcher has become blocked: no report has ended
-// for minBlocked, and for four times the longest so far.
+// for minBlocked, and for four times the longest so far. With order the batches of a
+// shard wait for one that is reported, though other reporters are idle.
 func (b *batcher) checkBlocked(now time.Time) bool {
-	busy := int(b.reporting.Load()) == b.cfg.Concurrency
+	reporting := int(b.reporting.Load())
+	busy := reporting == b.cfg.Concurrency || b.ordered() && reporting > 0
 	since := time.Duration(b.p.clock.nanos(now) - b.finishedAt.Load())
 	if !busy || since < max(minBlocked, 4*time.Duration(b.slowest.Load())) {
 		return false

@@ -53,10 +53,15 @@ func (p *Pipeline) watch(ctx context.Context, stop <-chan struct{}) {
 }
 
 // review makes what waits for long go first. And the sources look at the queue: workers
-// tell them that it is low once for each fetch, which may have been too early.
+// tell them that it is low once for each fetch, which may have been too early. So do the
+// batchers, as a reference becomes full while a worker rests, and tells nobody: then what
+// was fetched of it may be in a slow handler, and the rest in open batches.
 func (l *pool) review() {
 	if c, ok := l.dispatch.(*cursor); ok {
 		c.age()
+	}
+	if l.p.count.full.Load() > 0 && l.quiet() {
+		l.p.nudge()
 	}
 	if most, _ := l.p.want(); most > 0 {
 		l.p.ledger.look()
