@@ -107,10 +107,13 @@ type DeadLetterer interface {
 type FailurePolicy struct {
 	// MaxAttempts is how often one stage handles a message, the first time
 	// included. Default 3. Reject errors are not retried, and handlings that found
-	// something unavailable do not count.
+	// something unavailable do not count. A message that is delivered again, as after
+	// a stop or a lost connection, begins with its first.
 	MaxAttempts int
 	// Backoff is the wait between attempts, which occupies no worker; and between
-	// the tries of a circuit that is open.
+	// the tries of a circuit that is open. Once a quarter of MaxUnsettled waits for
+	// another attempt, the partitions that these come from bring no more, or with
+	// sources that have none all of the source.
 	Backoff Backoff
 	// Unavailable says which errors mean that something downstream is not there, so
 	// that they open the stage's circuit: see the function [Unavailable], which
@@ -160,11 +163,7 @@ func (p *Pipeline) decide(ctx context.Context, m *Message, err error, at *batche
 		p.giveUp(m)
 		return retry{}, courseNone
 	}
-	goOn, ok := p.parker.reserve(m)
-	if !ok {
-		p.handBack(m)
-		return retry{}, courseNone
-	}
+	goOn := p.parker.reserve(m)
 	if kind != adviseRetryAfter {
 		wait = p.cfg.Failure.Backoff.Delay(m.Attempt, rand.Float64())
 	}

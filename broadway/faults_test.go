@@ -253,23 +253,64 @@ func TestNewReturnsForAnyMaxAttempts(t *testing.T) {
 	}
 }
 
-// not more than a quarter of the bound is parked.
-func TestAtMostAQuarterIsParked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		src := memory.New(memory.Config{Payloads: payloads(100)})
-		p := build(t, broadway.Config{
-			Producers:    []broadway.Producer{src},
-			Processor:    broadway.ProcessorConfig{Concurrency: 1, MaxDemand: 100, Handler: nothing},
-			Batchers:     []broadway.BatcherConfig{{Size: 100, Reporter: func(_ context.Context, b *broadway.Batch) error { return broadway.Retry(errFail, time.Hour) }}},
-			MaxUnsettled: 100, DrainTimeout: time.Second,
-		})
-		stop := background(t, p)
-		time.Sleep(10 * time.Second)
-		if st := p.Stats(); st.Processor.Parked > 25 {
-			t.Errorf("parked %d of a bound of 100", st.Processor.Parked)
+// However many messages fail, and more of them than may wait at once: each has all of its
+// attempts, none is given back, and the bound holds.
+func TestHoweverManyFailEachHasItsAttempts(t *testing.T) {
+	const total, bound, attempts = 500, 40, 3
+	sources := map[string]func() broadway.Producer{
+		"a source with partitions": func() broadway.Producer { return memory.New(memory.Config{Payloads: payloads(total)}) },
+		"a source without": func() broadway.Producer {
+			src := broadwaytest.NewProducer(broadway.Traits{})
+			for _, payload := range payloads(total) {
+				src.Push(string(payload))
+			}
+			src.End()
+			return src
+		},
+	}
+	for name, source := range sources {
+		for _, stage := range []string{"processor", "reporter"} {
+			t.Run(name+", "+stage, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					var mu sync.Mutex // protects following field
+					handlings := map[string]int{}
+					fail := func(m *broadway.Message) error {
+						mu.Lock()
+						defer mu.Unlock()
+						handlings[string(m.Payload)]++
+						return errFail
+					}
+					cfg := broadway.Config{
+						Producers: []broadway.Producer{source()}, MaxUnsettled: bound, Logger: quiet,
+						Processor: broadway.ProcessorConfig{Concurrency: 4, MaxDemand: 10, Handler: func(_ context.Context, m *broadway.Message) error { return fail(m) }},
+						Failure:   broadway.FailurePolicy{MaxAttempts: attempts, Action: broadway.ActionDrop},
+					}
+					if stage == "reporter" {
+						cfg.Processor.Handler = nothing
+						cfg.Batchers = []broadway.BatcherConfig{{Size: 10, Reporter: func(_ context.Context, b *broadway.Batch) error {
+							for _, m := range b.Messages {
+								_ = fail(m)
+							}
+							return errFail
+						}}}
+					}
+					p := build(t, cfg)
+					err := p.Run(t.Context())
+					if st := p.Stats(); err != nil || st.Released > 0 || st.Failed != total || st.HighestUnsettled > bound {
+						t.Errorf("Run: %v; %+v", err, st)
+					}
+					for payload, n := range handlings {
+						if n != attempts {
+							t.Errorf("%q was handled %d times", payload, n)
+						}
+					}
+					if len(handlings) != total {
+						t.Errorf("%d messages were handled", len(handlings))
+					}
+				})
+			})
 		}
-		_ = stop()
-	})
+	}
 }
 
 // EOF and a requeued message.

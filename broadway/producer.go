@@ -92,6 +92,9 @@ type Traits struct {
 	// that comes after it in its AckRef. So the pipeline stops a reference (see
 	// [AckRef.OnRoom]) rather than give back single messages of it.
 	Rewinds bool
+	// CountsReturns says that the broker counts how often a message was given back,
+	// and may take away one that was too often: none is for want of room.
+	CountsReturns bool
 	// TLSInsecure says that connections are encrypted but the server is not
 	// verified.
 	TLSInsecure bool

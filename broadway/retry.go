@@ -45,26 +45,23 @@ func (s *places) reserve() bool {
 
 func (s *places) vacate() { s.taken.Add(-1) }
 
-// reserve makes place for another attempt of m. Beyond the bound m is to be given
-// back, which is false; or, where it must keep its place, its reference is stopped, or
-// else its source. goOn ends that.
-func (k *parker) reserve(m *Message) (goOn func(), ok bool) {
+// reserve makes place for another attempt of m. Beyond the bound m's reference is
+// stopped, or else its source; goOn, if it is not nil, ends that. Given back m would begin
+// with its first attempt again, and never come to its last.
+func (k *parker) reserve(m *Message) (goOn func()) {
 	if k.retries.reserve() {
-		return nil, true
-	}
-	s := m.chunk.source
-	if !s.keeps() {
-		return nil, false
+		return nil
 	}
 	k.over.Add(1)
 	if ref := m.ref; ref.stop() {
-		return ref.goOn, true
+		return ref.goOn
 	}
+	s := m.chunk.source
 	s.over.Add(1)
 	return func() {
 		s.over.Add(-1)
 		k.p.ledger.look()
-	}, true
+	}
 }
 
 // vacate undoes reserve: the retry does not wait any longer.

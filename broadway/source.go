@@ -85,9 +85,9 @@ func (s *source) run(ctx context.Context) {
 }
 
 // keeps says that messages of s are not given back singly for want of room: others
-// would overtake them, or come again for their sake.
+// would overtake them, or come again for their sake, or the broker would take them away.
 func (s *source) keeps() bool {
-	return s.traits.Rewinds || s.p.cfg.Processor.PartitionBy != nil
+	return s.traits.Rewinds || s.traits.CountsReturns || s.p.cfg.Processor.PartitionBy != nil
 }
 
 // want is what s is asked for.

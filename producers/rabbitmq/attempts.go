@@ -84,10 +84,7 @@ func (q *QueueDeclare) limitMistakes() []error {
 	if q.Passive {
 		return nil // it is not declared here
 	}
-	limit, ok := integer(q.Arguments["x-delivery-limit"])
-	if n, plain := q.Arguments["x-delivery-limit"].(int); plain {
-		limit, ok = int64(n), true
-	}
+	limit, ok := q.limit()
 	if !ok || limit < 0 {
 		return nil
 	}
@@ -102,6 +99,24 @@ func (q *QueueDeclare) limitMistakes() []error {
 			"the broker drops what exceeds it otherwise"))
 	}
 	return errs
+}
+
+// limited says that the broker may take messages away that came back too often, as far
+// as is known of the queue: it is not classic, and not declared without a limit.
+func (q *QueueDeclare) limited() bool {
+	if q == nil {
+		return true
+	}
+	limit, ok := q.limit()
+	return q.kind() != Classic && (!ok || limit >= 0)
+}
+
+// limit is the delivery limit that q declares.
+func (q *QueueDeclare) limit() (limit int64, ok bool) {
+	if n, plain := q.Arguments["x-delivery-limit"].(int); plain {
+		return int64(n), true
+	}
+	return integer(q.Arguments["x-delivery-limit"])
 }
 
 // returned is how often m came back, as far as that may prove something. What this

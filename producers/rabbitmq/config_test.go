@@ -183,6 +183,29 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
+// Only of a queue that surely takes away no message for having come back too often is one
+// given back for want of room.
+func TestQueuesThatMayCountWhatComesBack(t *testing.T) {
+	limit := func(n any) rabbitmq.Table { return rabbitmq.Table{"x-delivery-limit": n} }
+	for name, tt := range map[string]struct {
+		declare *rabbitmq.QueueDeclare
+		counts  bool
+	}{
+		"declared elsewhere":              {nil, true},
+		"checked only":                    {&rabbitmq.QueueDeclare{Passive: true}, true},
+		"checked, and said to be classic": {&rabbitmq.QueueDeclare{Passive: true, Type: rabbitmq.Classic}, false},
+		"the virtual host's type":         {&rabbitmq.QueueDeclare{Durable: true}, true},
+		"classic":                         {&rabbitmq.QueueDeclare{Durable: true, Type: rabbitmq.Classic}, false},
+		"quorum":                          {&rabbitmq.QueueDeclare{Durable: true, Type: rabbitmq.Quorum}, true},
+		"with a limit":                    {&rabbitmq.QueueDeclare{Durable: true, Type: rabbitmq.Quorum, Arguments: limit(20)}, true},
+		"without a limit":                 {&rabbitmq.QueueDeclare{Durable: true, Type: rabbitmq.Quorum, Arguments: limit(int64(-1))}, false},
+	} {
+		if got := rabbitmq.NewProducer(rabbitmq.Config{Queue: "q", Declare: tt.declare}).Describe(broadway.Limits{}).CountsReturns; got != tt.counts {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 // A batch that the prefetch can never fill is a mistake in the config of the
 // pipeline.
 func TestPrefetchThatCannotFillABatch(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -444,5 +445,44 @@ func declare(t *testing.T, b *brokers.RabbitMQBroker, cfg rabbitmq.PublisherConf
 	p := newPublisher(t, cfg)
 	if err := p.Publish(within(t), broadway.Record{Destination: "nowhere"}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Every message of a quorum queue fails, far more than may wait for another attempt. Were
+// they given back, the broker would take them away after some deliveries.
+func TestAQueueThatCountsLosesNothingWhereAllFail(t *testing.T) {
+	const n, attempts = 500, 3
+	broker := brokers.RabbitMQ(t)
+	dead := broker.Queue(t)
+	queue := broker.Queue(t, brokers.Quorum(), brokers.Argument("x-delivery-limit", int32(20)))
+	broker.Publish(t, queue, payloads(n)...)
+	var handlings atomic.Int64
+	pipeline, err := broadway.New(broadway.Config{
+		Producers: []broadway.Producer{rabbitmq.NewProducer(quick(t, rabbitmq.Config{URL: broker.URL(), Queue: queue}))},
+		Processor: broadway.ProcessorConfig{Handler: func(context.Context, *broadway.Message) error {
+			handlings.Add(1)
+			return errNoGood
+		}},
+		Failure: broadway.FailurePolicy{
+			MaxAttempts: attempts, Backoff: broadway.Backoff{Initial: time.Millisecond, Max: 10 * time.Millisecond}, Action: broadway.ActionDeadLetter,
+			DeadLetter: &acknowledgers.DeadLetters{Publisher: newPublisher(t, rabbitmq.PublisherConfig{URL: broker.URL()}), Destination: dead},
+		},
+		MaxUnsettled: 40, Logger: testLogger(t), DrainTimeout: 5 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(within(t))
+	over := make(chan error, 1)
+	go func() { over <- pipeline.Run(ctx) }()
+	if !poll(func() bool { return pipeline.Stats().DeadLettered == n }) {
+		t.Errorf("not all were given up: %+v", pipeline.Stats())
+	}
+	stop()
+	if err := <-over; err != nil || pipeline.Stats().Released > 0 || handlings.Load() != n*attempts {
+		t.Errorf("Run: %v; %d handlings; %+v", err, handlings.Load(), pipeline.Stats())
+	}
+	if got := broker.Ready(t, dead); got != n {
+		t.Errorf("%d dead letters", got)
 	}
 }

@@ -83,8 +83,8 @@
 // So a message that harms nobody is given up unhandled only if it was the first of
 // a process's life and had come back five times: alone, over and over, on a link
 // that is lost before anything is settled; with several messages that kill in one
-// prefetch window; or, before 4.3, given back by stops and blocked batchers of
-// other processes. It is then in the dead letters, and can be put back.
+// prefetch window; or, before 4.3, given back by stops of other processes. It is
+// then in the dead letters, and can be put back.
 //
 // Suspects that came to a consumer with others are handed back, all but one. A
 // quorum queue without a delivery limit puts what is handed back at its end, so they

@@ -102,10 +102,11 @@ func (p *Producer) Describe(l broadway.Limits) broadway.Traits {
 	p.server.maxHeld = shareOf(l)
 	return broadway.Traits{
 		Kind: "rabbitmq", Name: p.cfg.Queue, Broker: true,
-		Actions:     broadway.ActionSet(broadway.ActionReject, broadway.ActionRequeue, broadway.ActionRequeueOnce),
-		Prefetch:    p.prefetch,
-		AckTimeout:  max(p.cfg.AckTimeout, 0),
-		TLSInsecure: p.server.tls != nil && p.server.tls.InsecureSkipVerify,
+		Actions:       broadway.ActionSet(broadway.ActionReject, broadway.ActionRequeue, broadway.ActionRequeueOnce),
+		Prefetch:      p.prefetch,
+		AckTimeout:    max(p.cfg.AckTimeout, 0),
+		CountsReturns: p.cfg.Declare.limited(),
+		TLSInsecure:   p.server.tls != nil && p.server.tls.InsecureSkipVerify,
 	}
 }
 
