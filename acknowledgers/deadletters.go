@@ -112,6 +112,9 @@ func (d *DeadLetters) Validate() error {
 	if d.Publisher == nil {
 		errs = append(errs, &broadway.FieldError{Field: "Publisher", Reason: "is required"})
 	}
+	if p, ok := d.Publisher.(broadway.Addressed); ok && d.Destination == "" && d.Route == nil && !p.HasDestination() {
+		errs = append(errs, &broadway.FieldError{Field: "Destination", Reason: "or Route is required: the Publisher has none of its own"})
+	}
 	if d.MaxBytes < 0 {
 		errs = append(errs, &broadway.FieldError{Field: "MaxBytes", Value: d.MaxBytes, Reason: "must not be negative; 0 means no limit"})
 	}

@@ -180,6 +180,33 @@ type invalid struct{ shelf }
 
 func (*invalid) Validate() error { return errors.Join(io.ErrNoProgress, io.ErrShortBuffer) }
 
+// addressed is a Publisher that knows where records go, or that they go nowhere.
+type addressed struct {
+	shelf
+	has bool
+}
+
+func (a *addressed) HasDestination() bool { return a.has }
+
+// Dead letters that would go nowhere are found before anything runs.
+func TestDeadLettersHaveADestination(t *testing.T) {
+	route := func(*broadway.Message) string { return "dead" }
+	for name, tt := range map[string]struct {
+		letters acknowledgers.DeadLetters
+		ok      bool
+	}{
+		"none":            {acknowledgers.DeadLetters{Publisher: &addressed{}}, false},
+		"its own":         {acknowledgers.DeadLetters{Publisher: &addressed{}, Destination: "dead"}, true},
+		"a route":         {acknowledgers.DeadLetters{Publisher: &addressed{}, Route: route}, true},
+		"the publisher's": {acknowledgers.DeadLetters{Publisher: &addressed{has: true}}, true},
+		"nobody can tell": {acknowledgers.DeadLetters{Publisher: &shelf{}}, true},
+	} {
+		if err := tt.letters.Validate(); (err == nil) != tt.ok {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestDeadLettersAreValidated(t *testing.T) {
 	_, err := broadway.New(broadway.Config{Failure: broadway.FailurePolicy{
 		Action: broadway.ActionDeadLetter, DeadLetter: &acknowledgers.DeadLetters{Publisher: &invalid{}, MaxBytes: -1},

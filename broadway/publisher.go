@@ -71,6 +71,10 @@ type Publisher interface {
 	Close() error
 }
 
+// Addressed is an optional interface of a Publisher: whether records that name no
+// Destination go anywhere.
+type Addressed interface{ HasDestination() bool }
+
 // PublishError names the records of one Publish that were not confirmed.
 type PublishError struct {
 	// Errs has one entry for each record, nil for a confirmed one.

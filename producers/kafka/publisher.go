@@ -115,6 +115,7 @@ type Publisher struct {
 
 var (
 	_ broadway.Publisher = (*Publisher)(nil)
+	_ broadway.Addressed = (*Publisher)(nil)
 	_ broadway.Validator = (*Publisher)(nil)
 )
 
@@ -133,6 +134,9 @@ func NewPublisher(cfg PublisherConfig) *Publisher {
 
 // Validate reports every mistake of the config, joined.
 func (p *Publisher) Validate() error { return p.invalid }
+
+// HasDestination says that a record without a Destination goes to the config's Topic.
+func (p *Publisher) HasDestination() bool { return p.cfg.Topic != "" }
 
 var errClosed = errors.New("kafka: the publisher is closed")
 

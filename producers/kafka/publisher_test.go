@@ -246,3 +246,14 @@ func TestOneCallMayHoldMoreThanARequest(t *testing.T) {
 		t.Errorf("%d records, want 120", n)
 	}
 }
+
+func TestPublishersKnowWhetherTheyHaveADestination(t *testing.T) {
+	for want, cfg := range map[bool]kafka.PublisherConfig{
+		true:  kafka.PublisherConfig{Brokers: []string{"127.0.0.1:1"}, Topic: "t"},
+		false: kafka.PublisherConfig{Brokers: []string{"127.0.0.1:1"}},
+	} {
+		if p := kafka.NewPublisher(cfg); p.HasDestination() != want {
+			t.Errorf("%+v: %t", cfg, !want)
+		}
+	}
+}

@@ -139,7 +139,10 @@ type Publisher struct {
 	changed chan struct{} // closed, and replaced, when outlet changes
 }
 
-var _ broadway.Publisher = (*Publisher)(nil)
+var (
+	_ broadway.Publisher = (*Publisher)(nil)
+	_ broadway.Addressed = (*Publisher)(nil)
+)
 
 // NewPublisher makes a Publisher. It dials nothing; mistakes in cfg are returned
 // by Validate, and by everything else.
@@ -158,6 +161,10 @@ func NewPublisher(cfg PublisherConfig) *Publisher {
 
 // Validate reports every mistake of the config, each as a *FieldError.
 func (p *Publisher) Validate() error { return p.invalid }
+
+// HasDestination says that a record without a Destination goes to the config's Exchange or
+// RoutingKey. The default exchange has no queue without a name.
+func (p *Publisher) HasDestination() bool { return p.cfg.Exchange != "" || p.cfg.RoutingKey != "" }
 
 // Publish publishes records, and returns once the broker has confirmed them all.
 // Otherwise a *broadway.PublishError names those that it has not, and why:
