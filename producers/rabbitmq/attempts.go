@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -93,8 +95,7 @@ func (q *QueueDeclare) limitMistakes() []error {
 		errs = append(errs, mistake("Declare.Arguments", "x-delivery-limit: %d is not more than %d, which messages reach that are only "+
 			"beside one that processes die of; set it above the pipeline's MaxAttempts, too", limit, unprovenCount))
 	}
-	_, named := q.Arguments["x-dead-letter-exchange"]
-	if !named && q.DeadLetterExchange == "" && q.DeadLetterRoutingKey == "" {
+	if !q.deadLetters() {
 		errs = append(errs, mistake("Declare.DeadLetterExchange", "or DeadLetterRoutingKey is required with x-delivery-limit: "+
 			"the broker drops what exceeds it otherwise"))
 	}
@@ -109,6 +110,24 @@ func (q *QueueDeclare) limited() bool {
 	}
 	limit, ok := q.limit()
 	return q.kind() != Classic && (!ok || limit >= 0)
+}
+
+// dropsOn says that a broker of a version takes messages of q away, as far as is known,
+// with no place to put them: RabbitMQ 4 has a limit where nothing is said.
+func (q *QueueDeclare) dropsOn(version string) bool {
+	if q == nil || q.Passive || q.kind() != Quorum || q.deadLetters() {
+		return false
+	}
+	_, said := q.limit()
+	major, _, _ := strings.Cut(version, ".")
+	n, err := strconv.Atoi(major)
+	return err == nil && n >= 4 && !said
+}
+
+// deadLetters says that what the broker takes out of q goes somewhere.
+func (q *QueueDeclare) deadLetters() bool {
+	_, named := q.Arguments["x-dead-letter-exchange"]
+	return named || q.DeadLetterExchange != "" || q.DeadLetterRoutingKey != ""
 }
 
 // limit is the delivery limit that q declares.

@@ -4,7 +4,7 @@
 //	producer := rabbitmq.NewProducer(rabbitmq.Config{
 //		URL:     "amqp://user:password@localhost:5672/",
 //		Queue:   "orders",
-//		Declare: &rabbitmq.QueueDeclare{Durable: true, Type: rabbitmq.Quorum},
+//		Declare: &rabbitmq.QueueDeclare{Durable: true, Type: rabbitmq.Quorum, DeadLetterRoutingKey: "orders-dead"},
 //	})
 //
 // # Demand

@@ -30,3 +30,30 @@ func TestNothingIsTakenInAfterALostDelivery(t *testing.T) {
 		}
 	}
 }
+
+// RabbitMQ 4 drops what came back 20 times to a quorum queue that says nothing else.
+func TestQueuesThatDropAreKnown(t *testing.T) {
+	quorum := func(arguments Table) *QueueDeclare {
+		return &QueueDeclare{Durable: true, Type: Quorum, Arguments: arguments}
+	}
+	for name, tt := range map[string]struct {
+		declare *QueueDeclare
+		version string
+		drops   bool
+	}{
+		"quorum":                   {quorum(nil), "4.1.0", true},
+		"quorum, a later one":      {quorum(nil), "10.0", true},
+		"quorum, an earlier one":   {quorum(nil), "3.13.7", false},
+		"another broker":           {quorum(nil), "LavinMQ", false},
+		"no limit":                 {quorum(Table{"x-delivery-limit": -1}), "4.1.0", false},
+		"with dead letters":        {&QueueDeclare{Durable: true, Type: Quorum, DeadLetterRoutingKey: "dead"}, "4.1.0", false},
+		"with dead letters named":  {quorum(Table{"x-dead-letter-exchange": "dead"}), "4.1.0", false},
+		"classic":                  {&QueueDeclare{Durable: true, Type: Classic}, "4.1.0", false},
+		"declared elsewhere":       {&QueueDeclare{Passive: true, Type: Quorum}, "4.1.0", false},
+		"declared nowhere we know": {nil, "4.1.0", false},
+	} {
+		if got := tt.declare.dropsOn(tt.version); got != tt.drops {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
