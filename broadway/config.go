@@ -39,7 +39,9 @@ type Config struct {
 
 	// MaxUnsettled bounds the messages that are handed to the pipeline and not
 	// settled. Default: Concurrency x MaxDemand of the processor plus, for each
-	// batcher, Size x (Concurrency + 1); at least the prefetch of its producers.
+	// batcher, Size x (Concurrency + 1); at least the prefetch of its producers. What
+	// waits for another attempt counts: where that is much, set it to several times
+	// the Size of a batch, or batches close early (TriggerPressure).
 	MaxUnsettled int
 	// MaxUnsettledBytes bounds the same in bytes: what is kept in memory for them,
 	// which is payloads, keys and headers, and MessageOverhead for each. A single
@@ -114,7 +116,9 @@ type BatcherConfig struct {
 	Reporter Reporter
 	// Concurrency is the number of reporters. Default 1.
 	Concurrency int
-	// Size closes a batch that holds so many messages. Default 100.
+	// Size closes a batch that holds so many messages. Default 100. Batches close
+	// before that by Bytes, Timeout and Policy, and when MaxUnsettled is used up, so
+	// that nothing else could come (TriggerPressure).
 	Size int
 	// Bytes closes a batch before the message that would exceed it; a single
 	// larger message makes a batch of its own. Default none.

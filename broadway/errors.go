@@ -61,7 +61,7 @@ const (
 func (a *advice) Error() string { return a.err.Error() }
 func (a *advice) Unwrap() error { return a.err }
 
-// Reject marks err as final: the message is not tried again and its policy's
+// Reject marks err, if it is not nil, as final: the message is not tried again and its policy's
 // Action is taken. Use it for what no retry mends, such as a payload that does
 // not decode.
 func Reject(err error) error { return advise(err, adviseReject, 0) }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"strings"
 	"time"
 )
 
@@ -53,6 +54,17 @@ func ActionSet(actions ...Action) Actions {
 		s |= 1 << a
 	}
 	return s
+}
+
+// String names the actions of the set, with commas.
+func (s Actions) String() string {
+	var names []string
+	for a := ActionNone + 1; a <= ActionStopPipeline; a++ {
+		if s.Has(a) {
+			names = append(names, a.String())
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // Has says whether a is in the set.
@@ -121,7 +133,8 @@ type FailurePolicy struct {
 	// goroutines, panics and time-outs included. Default none.
 	Unavailable func(error) bool
 	// Action is taken after the last attempt. Sources with a broker require a
-	// choice; for others the default is ActionDrop.
+	// choice; for others the default is ActionDrop. Each is logged, but for dead
+	// letters, which say why themselves: see Observer and Stats.DeadLettered.
 	Action Action
 	// DeadLetter is required with ActionDeadLetter.
 	DeadLetter DeadLetterer

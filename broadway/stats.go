@@ -40,12 +40,17 @@ type Stats struct {
 	Name  string
 	State State
 
+	// Fetched is what producers returned. Each of these is settled once, as Succeeded,
+	// Failed (dropped, rejected or requeued after the last attempt), DeadLettered, or
+	// Released: given back unsettled, so that it comes again. Retried counts attempts
+	// after the first.
 	Fetched      int64
 	Succeeded    int64
 	Failed       int64
 	DeadLettered int64
 	Released     int64
 	Retried      int64
+
 	// Stale counts settles of messages whose AckRef had ended; SettledTwice those of
 	// messages that were settled before. Neither reaches the source.
 	Stale        int64

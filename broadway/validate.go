@@ -223,16 +223,17 @@ func (c *Config) bound(sources []*source, e *mistakes) {
 	}
 	e.add(c.MaxUnsettled < prefetch+shared, "MaxUnsettled", c.MaxUnsettled,
 		"must be at least %d: the prefetch of all producers, and 1 for each that has none", prefetch+shared)
-	reach := c.MaxUnsettled
+	reach, raise := c.MaxUnsettled, "raise MaxUnsettled"
 	if shared == 0 {
-		reach = prefetch
+		reach, raise = prefetch, "raise the prefetch of the producers"
 	}
 	if len(c.Batchers) > 1 {
-		reach /= 2 // what one of several may hold
+		reach /= 2
+		raise += ", of which one of several batchers may hold half"
 	}
 	for i, b := range c.Batchers {
 		e.add(b.Size > reach, fmt.Sprintf("Batchers[%d].Size", i), b.Size,
-			"a batch can never fill: the batcher holds no more than %d messages at once", reach)
+			"a batch can never fill: the batcher holds no more than %d messages at once; %s", reach, raise)
 	}
 }
 
@@ -254,7 +255,7 @@ func (c *Config) checkSource(s *source, field string, e *mistakes) {
 	e.add(s.traits.Broker && a == ActionNone, "Failure.Action", nil,
 		"is required: %s (%s) keeps what is not settled, so say what becomes of a message that failed for good", field, s.traits.Kind)
 	always := ActionSet(ActionNone, ActionDeadLetter, ActionDrop, ActionStopPipeline)
-	e.add(!always.Has(a) && !s.traits.Actions.Has(a), "Failure.Action", a, "%s (%s) cannot do that", field, s.traits.Kind)
+	e.add(!always.Has(a) && !s.traits.Actions.Has(a), "Failure.Action", a, "%s (%s) cannot do that; it can: %s", field, s.traits.Kind, always|s.traits.Actions)
 	worst := c.Failure.Backoff.total(min(c.Failure.MaxAttempts, maxAttempts))
 	if len(c.Batchers) > 0 {
 		worst *= 2 // the processor's attempts, and then the reporter's

@@ -60,7 +60,7 @@ func parse(args []string) (options, error) {
 	flags.BoolVar(&o.fresh, "fresh", false, "run again what has run")
 	flags.BoolVar(&o.list, "list", false, "list the scenarios and their pass lines")
 	flags.StringVar(&o.docs, "docs", "", "write the results of the state folder to reliability.json and .md here, and run nothing")
-	flags.DurationVar(&o.limit, "limit", 30*time.Minute, "the most that one scenario may take")
+	flags.DurationVar(&o.limit, "limit", 90*time.Minute, "the most that one scenario may take")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}

@@ -49,8 +49,7 @@
 //	  max_attempts: 3
 //	  backoff: {initial: 100ms, max: 10s, factor: 2, jitter: 0.2}
 //	  action: dead_letter         # drop; required where there is a broker
-//	  dead_letter: log            # Registry.DeadLetterer, or a publisher:
-//	  dead_letter:
+//	  dead_letter:                # a publisher, or the name of a Registry.DeadLetterer
 //	    memory: {queue: dead}
 //	  dead_letter_max_bytes: 1MiB # of such: larger ones are references; the broker's
 //	  dead_letter_spill: shelf    # Registry.Spill; none

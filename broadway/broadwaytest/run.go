@@ -21,6 +21,9 @@ func RunMessage(t testing.TB, cfg broadway.Config, item Item) Settled {
 // became of each, in the order of items. They come together, and the source ends
 // after them, so that no batch waits for its timeout.
 //
+// A message that fails waits for its next attempt as long as cfg.Failure.Backoff says:
+// within testing/synctest that takes no time.
+//
 // A pipeline that cannot be made, or whose Run fails, ends the test.
 func RunBatch(t testing.TB, cfg broadway.Config, items ...Item) []Settled {
 	t.Helper()

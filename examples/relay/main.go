@@ -77,8 +77,9 @@ func invoice(_ context.Context, m *broadway.Message) error {
 	if err := json.Unmarshal(m.Payload, &order); err != nil {
 		return broadway.Reject(fmt.Errorf("not an order: %w", err)) // no retry mends it
 	}
-	m.Value = fmt.Appendf(nil, `{"item":%q,"total":%d}`, order.Item, order.Count*order.Price)
-	return nil
+	invoice, err := json.Marshal(map[string]any{"item": order.Item, "total": order.Count * order.Price})
+	m.Value = invoice
+	return err
 }
 
 // publish is the reporter that publishes the values of a batch. It fails exactly

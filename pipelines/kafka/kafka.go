@@ -25,7 +25,7 @@
 //	      max_bytes: 8MiB
 //	      max_partition_bytes: 1MiB
 //	      max_batch_bytes: 64MiB
-//	      window: 4000
+//	      window: 1000                   # or four times max_unsettled
 //	      commit_interval: 1s
 //	      client_id: broadway
 //	      rack: eu-1a

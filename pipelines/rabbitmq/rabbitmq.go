@@ -27,8 +27,8 @@
 //	        auto_delete: false
 //	        exclusive: false
 //	        passive: false
-//	        type: quorum                 # or classic
-//	        single_active_consumer: true
+//	        type: quorum                 # or classic; the virtual host's
+//	        single_active_consumer: true # false
 //	        dead_letter_exchange: dead
 //	        dead_letter_routing_key: orders
 //	        arguments: {x-max-length: 100000}
@@ -37,7 +37,7 @@
 //	      bindings:
 //	        - {exchange: events, routing_key: "orders.#"}
 //	      consumer: {tag: billing, exclusive: false, priority: 0, arguments: {}}
-//	      prefetch: 100
+//	      prefetch: 100                  # this source's part of max_unsettled
 //	      ack_timeout: 30m               # or never
 //	      lag_interval: 5s               # or never
 //

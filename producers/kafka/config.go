@@ -174,7 +174,7 @@ type Config struct {
 	// MaxWait is how long a broker may wait for MinBytes before it answers a
 	// long poll, at most 5 s. It also delays stopping. Default 250 ms.
 	MaxWait time.Duration
-	// MinBytes is what makes a long poll answer. Default 1.
+	// MinBytes is how many bytes make a long poll answer. Default 1.
 	MinBytes int
 	// MaxBytes bounds one response of a broker, all partitions together; a
 	// first batch that is larger passes. Default 8 MiB.

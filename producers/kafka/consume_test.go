@@ -1,7 +1,9 @@
 package kafka_test
 
 import (
+	"reflect"
 	"testing"
+	"time"
 
 	"github.com/gobroadway/gobroadway/broadway"
 	"github.com/gobroadway/gobroadway/brokers"
@@ -30,4 +32,20 @@ func TestConsumesEverythingOnceAndCommitsToTheEnd(t *testing.T) {
 			t.Errorf("%d messages came twice", n)
 		}
 	})
+}
+
+// A handler can be tested with metadata that no broker has delivered.
+func TestMetadataCanBeMade(t *testing.T) {
+	at := time.UnixMilli(1_790_000_000_123)
+	headers := []broadway.Header{{Key: "kind", Value: []byte("post")}, {Key: "none"}, {Key: "kind", Value: []byte("again")}}
+	m := kafka.NewMetadata("orders", 3, 17, []byte("k"), at, headers...)
+	if m.MessageID() != "orders/3/17" || string(m.Key) != "k" || !m.Time().Equal(at) || !reflect.DeepEqual(m.Headers(), headers) {
+		t.Errorf("%+v, headers %q", m, m.Headers())
+	}
+	if value, ok := m.Header("kind"); !ok || string(value) != "again" {
+		t.Errorf("the last header of a name is %q", value)
+	}
+	if bare := kafka.NewMetadata("orders", 0, 0, nil, at); bare.Key != nil || bare.Headers() != nil {
+		t.Errorf("%+v", bare)
+	}
 }

@@ -72,14 +72,20 @@ func appendRecord(dst []byte, delta int64, r *broadway.Record) []byte {
 	rec = binary.AppendVarint(rec, delta) // offset
 	rec = appendBytes(rec, r.Key)
 	rec = appendBytes(rec, r.Payload)
-	rec = binary.AppendVarint(rec, int64(len(r.Headers)))
-	for _, h := range r.Headers {
-		rec = binary.AppendVarint(rec, int64(len(h.Key)))
-		rec = append(rec, h.Key...)
-		rec = appendBytes(rec, h.Value)
-	}
+	rec = appendHeaders(rec, r.Headers)
 	dst = binary.AppendVarint(dst, int64(len(rec)))
 	return append(dst, rec...)
+}
+
+// appendHeaders writes the number of headers, and each.
+func appendHeaders(dst []byte, headers []broadway.Header) []byte {
+	dst = binary.AppendVarint(dst, int64(len(headers)))
+	for _, h := range headers {
+		dst = binary.AppendVarint(dst, int64(len(h.Key)))
+		dst = append(dst, h.Key...)
+		dst = appendBytes(dst, h.Value)
+	}
+	return dst
 }
 
 // appendBytes writes a length and the bytes; nil has the length -1.

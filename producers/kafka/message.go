@@ -23,6 +23,15 @@ type Metadata struct {
 	headers   []byte // their number, and as encoded
 }
 
+// NewMetadata makes the Metadata of a message that no broker has delivered, for tests of
+// handlers. A key of nil is none; at is kept in milliseconds.
+func NewMetadata(topic string, partition int, offset int64, key []byte, at time.Time, headers ...broadway.Header) *Metadata {
+	return &Metadata{
+		Topic: topic, Partition: partition, Offset: offset, Key: key,
+		timestamp: at.UnixMilli(), headers: appendHeaders(nil, headers),
+	}
+}
+
 // Time is when the message was made, or appended, as its topic says.
 func (m *Metadata) Time() time.Time { return time.UnixMilli(m.timestamp) }
 

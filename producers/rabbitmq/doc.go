@@ -74,7 +74,7 @@
 // while the process has no other message; and what came back five times counts
 // with all of them as [broadway.Message.Attempt], so that the failure policy gives
 // it up unhandled once that is more than MaxAttempts. A MaxAttempts below five
-// therefore means five processes at most. Sessions that were lost while the process
+// therefore means five processes. Sessions that were lost while the process
 // lived, and what it gave back itself, are no attempts: for ten minutes after
 // either it does not count. Nor does it when its pipeline requeues what failed. And
 // it counts for one message in ten minutes only: what makes many come back often is
