@@ -209,12 +209,18 @@ func (e *endpoint) handshake(ctx context.Context, l *link, c Credentials) (err e
 	properties.SetClientConnectionName(e.name)
 	// Recovery stays nil: a channel that is reborn under the same object would
 	// take acknowledgements of its former deliveries for those of new ones.
-	l.frames = &frames{Conn: socket}
-	l.conn, err = amqp.Open(&gatedConn{Conn: l.frames, gate: l.gate}, amqp.Config{
+	conn := &gatedConn{conn: socket, gate: l.gate}
+	l.frames = &frames{conn: conn}
+	l.conn, err = amqp.Open(l.frames, amqp.Config{
 		SASL: []amqp.Authentication{auth}, Vhost: e.vhost, Heartbeat: e.heartbeat,
 		FrameSize: maxFrame, Properties: properties, Locale: "en_US",
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	// What both sides agreed on; a broker sends one in each half of it.
+	heartbeat := l.conn.Config.Heartbeat
+	return conn.expect(heartbeat + heartbeat/2)
 }
 
 // connect makes one attempt to get a link that begin has made something of. All
@@ -293,10 +299,11 @@ func (l *link) answered(limit time.Duration, do func() error) error {
 // ended one is no error.
 func (l *link) close(deadline time.Time) error {
 	l.gate.open()
-	err := l.conn.CloseDeadline(deadline)
-	l.cut()
-	if errors.Is(err, amqp.ErrClosed) {
+	defer l.cut()
+	return l.guarded(time.Until(deadline), func() error {
+		if err := l.conn.Close(); !errors.Is(err, amqp.ErrClosed) {
+			return err
+		}
 		return nil
-	}
-	return plain(err)
+	})
 }

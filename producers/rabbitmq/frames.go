@@ -2,7 +2,7 @@ package rabbitmq
 
 import (
 	"encoding/binary"
-	"net"
+	"io"
 	"slices"
 	"sync/atomic"
 )
@@ -24,59 +24,84 @@ const (
 	maxFrameType = 8 // heartbeat
 )
 
+// readAhead is how many bytes are read from the socket at once: the client would ask for
+// 4 KiB, which is a dozen small messages.
+const readAhead = 32 << 10
+
 // frames reads what the broker sends, and leaves it as it is but for header tables
 // that the client cannot read. A table or array that is nested too deep, has too
 // many elements, or is broken becomes a byte array of the same bytes: on the wire
 // one is as long as the other, so that only the letter of its type changes.
+//
+// It is no net.Conn, by design: of one that has deadlines the client moves the read
+// deadline for each frame, in another goroutine that it wakes for that. gatedConn, which
+// is below, does so itself.
 type frames struct {
-	net.Conn
-	skip      int    // what passes before the next frame begins, in bytes
-	held      []byte // the beginning of a frame that is not there yet
-	ready     []byte // what is to be returned next: the same memory
+	conn      io.ReadWriteCloser
+	buffer    []byte // what was read
+	next      int    // what of it is to be returned next
+	seen      int    // what may be returned ends here
+	want      int    // how much of the frame that begins at seen must be there to go on
+	skip      int    // what passes after seen, before the next frame begins
 	blind     bool   // this is no AMQP: everything passes
 	flattened atomic.Int64
 }
 
-// Read reads at most one time from the source once it has something to return.
-func (f *frames) Read(p []byte) (int, error) {
-	for {
-		if len(f.ready) > 0 {
-			n := copy(p, f.ready)
-			f.ready = f.ready[n:]
-			return n, nil
-		}
-		if len(f.held) > 0 {
-			if err := f.complete(); err != nil {
-				return 0, err
-			}
-			continue
-		}
-		n, err := f.Conn.Read(p)
-		if n = f.scan(p[:n]); n > 0 || err != nil || len(p) == 0 {
-			return n, err
-		}
-	}
-}
+// Write is the connection's.
+func (f *frames) Write(p []byte) (int, error) { return f.conn.Write(p) }
 
-// scan looks at what was read, changes it in place, and returns how much of it can
-// be returned. It holds the rest: the beginning of a frame.
-func (f *frames) scan(p []byte) int {
-	for i := 0; !f.blind; {
-		passed := min(f.skip, len(p)-i)
-		f.skip -= passed
-		i += passed
-		if i == len(p) {
+// Close is the connection's.
+func (f *frames) Close() error { return f.conn.Close() }
+
+// Read reads from the connection only while it has nothing to return.
+func (f *frames) Read(p []byte) (int, error) {
+	for f.next == f.seen && len(p) > 0 {
+		if f.scan(); f.next < f.seen {
 			break
 		}
-		rest := p[i:]
-		size, whole := f.frame(rest)
+		if err := f.fill(); err != nil {
+			return 0, err
+		}
+	}
+	n := copy(p, f.buffer[f.next:f.seen])
+	f.next += n
+	return n, nil
+}
+
+// fill reads once, behind the beginning of a frame that is not there yet: all else in the
+// buffer was returned.
+func (f *frames) fill() error {
+	held := copy(f.buffer, f.buffer[f.seen:])
+	f.buffer = slices.Grow(f.buffer[:held], max(readAhead, f.want)-held)
+	f.next, f.seen, f.want = 0, 0, 0
+	n, err := f.conn.Read(f.buffer[held:cap(f.buffer)])
+	f.buffer = f.buffer[:held+n]
+	if n > 0 {
+		return nil // an error comes again
+	}
+	return err
+}
+
+// scan looks at what was read, and changes it in place, up to the beginning of a frame
+// that is not there yet.
+func (f *frames) scan() {
+	for f.seen < len(f.buffer) {
+		b := f.buffer[f.seen:]
+		if f.blind {
+			f.skip = len(b)
+		}
+		if passed := min(f.skip, len(b)); passed > 0 {
+			f.skip -= passed
+			f.seen += passed
+			continue
+		}
+		size, whole := f.frame(b)
 		if !whole {
-			f.held = append(f.held[:0], rest...)
-			return i
+			f.want = size
+			return
 		}
 		f.skip = size
 	}
-	return len(p)
 }
 
 // frame looks at the frame that begins with b, and returns its size. If it must be
@@ -101,24 +126,6 @@ func (f *frames) frame(b []byte) (size int, whole bool) {
 		f.flattened.Add(1)
 	}
 	return size, true
-}
-
-// complete reads more of the frame that is held, and no more than that.
-func (f *frames) complete() error {
-	size, whole := f.frame(f.held)
-	if whole { // or as much as has to be looked at
-		f.skip = max(size-len(f.held), 0)
-		f.ready, f.held = f.held, f.held[:0]
-		return nil
-	}
-	have := len(f.held)
-	f.held = slices.Grow(f.held, size-have)[:size]
-	n, err := f.Conn.Read(f.held[have:])
-	f.held = f.held[:have+n]
-	if n > 0 {
-		return nil // an error comes again
-	}
-	return err
 }
 
 // flattenContent makes the headers in the frame of a message's properties readable,

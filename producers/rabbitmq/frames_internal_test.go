@@ -118,7 +118,7 @@ func headersOf(b []byte) error { return decode(bytes.NewReader(b[frameHead+14+5:
 
 // pass reads all of a stream through frames, size bytes at a time.
 func pass(from io.Reader, size int) (out []byte, flattened int64) {
-	f := &frames{Conn: flow{r: from}}
+	f := &frames{conn: flow{r: from}}
 	for p := make([]byte, size); ; {
 		n, err := f.Read(p)
 		out = append(out, p[:n]...)

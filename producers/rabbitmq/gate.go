@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -109,45 +110,47 @@ func (g *gate) pass() (waited bool) {
 	}
 }
 
-// gatedConn is a connection that is read through a gate.
+// gatedConn is a connection that is read through a gate. One goroutine reads.
 type gatedConn struct {
-	net.Conn
-	gate *gate
-
-	mu       sync.Mutex    // protects following field
-	patience time.Duration // how long a Read may take, as set last; 0 for ever
+	conn     net.Conn
+	gate     *gate
+	patience atomic.Int64 // how long a Read waits at most, in nanoseconds; 0 for ever
+	renewed  time.Time    // when Read has set the deadline
 }
 
-// Read waits for the gate. The time that it waits does not count against the read
-// deadline, by which the client notices that the broker sends no heartbeats.
+// expect makes a Read fail that nothing comes for: so it is noticed that the broker sends
+// no heartbeats. It is called once.
+func (c *gatedConn) expect(patience time.Duration) error {
+	if patience <= 0 {
+		return nil
+	}
+	c.patience.Store(int64(patience))
+	return c.conn.SetReadDeadline(time.Now().Add(patience)) // of the Read that runs
+}
+
+// Read waits for the gate. The time that it waits does not count against patience. The
+// deadline is moved only once a sixteenth of patience is over, as to set it costs as much
+// as to read: by so much less a silent broker may be given.
 func (c *gatedConn) Read(p []byte) (int, error) {
-	if c.gate.pass() {
-		c.mu.Lock()
-		patience := c.patience
-		c.mu.Unlock()
-		if patience > 0 {
-			if err := c.Conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	const part = 16
+	waited := c.gate.pass()
+	if patience := time.Duration(c.patience.Load()); patience > 0 {
+		if now := time.Now(); waited || now.Sub(c.renewed) > patience/part {
+			if err := c.conn.SetReadDeadline(now.Add(patience)); err != nil {
 				return 0, err
 			}
+			c.renewed = now
 		}
 	}
-	return c.Conn.Read(p)
+	return c.conn.Read(p)
 }
 
-// SetReadDeadline remembers how far away the deadline is.
-func (c *gatedConn) SetReadDeadline(t time.Time) error {
-	c.mu.Lock()
-	c.patience = 0
-	if !t.IsZero() {
-		c.patience = max(time.Until(t), time.Millisecond)
-	}
-	c.mu.Unlock()
-	return c.Conn.SetReadDeadline(t)
-}
+// Write writes past the gate.
+func (c *gatedConn) Write(p []byte) (int, error) { return c.conn.Write(p) }
 
 // Close lets the reader see that the connection is closed.
 func (c *gatedConn) Close() error {
-	err := c.Conn.Close()
+	err := c.conn.Close()
 	c.gate.open()
 	return err
 }

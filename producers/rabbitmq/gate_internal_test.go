@@ -20,7 +20,7 @@ func TestTheGateHoldsTheReaderUp(t *testing.T) {
 		changes := 0
 		g := &gate{limit: 10}
 		g.tell(func() { changes++ })
-		c := &gatedConn{Conn: here, gate: g}
+		c := &gatedConn{conn: here, gate: g}
 		got := make(chan error, 1)
 		read := func() { _, err := c.Read(make([]byte, 1)); got <- err }
 		write := func() { _, _ = there.Write([]byte{1}) }
@@ -78,8 +78,8 @@ func TestTheDeadlineStartsWhenTheReaderMayRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		here, there := net.Pipe()
 		g := &gate{limit: 1}
-		c := &gatedConn{Conn: here, gate: g}
-		if err := c.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		c := &gatedConn{conn: here, gate: g}
+		if err := c.expect(10 * time.Second); err != nil {
 			t.Fatal(err)
 		}
 		g.add(1)
@@ -90,6 +90,42 @@ func TestTheDeadlineStartsWhenTheReaderMayRead(t *testing.T) {
 		g.done(1)
 		if err := <-got; !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(opened) != 10*time.Second {
 			t.Errorf("%v after %v", err, time.Since(opened))
+		}
+		_, _ = here.Close(), there.Close()
+	})
+}
+
+// TestTheDeadlineMovesWithWhatComes: however long things come, and however long the
+// reader did something else, only silence ends the connection, and soon enough.
+func TestTheDeadlineMovesWithWhatComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const patience = 16 * time.Second
+		here, there := net.Pipe()
+		c := &gatedConn{conn: here, gate: new(gate)}
+		if err := c.expect(patience); err != nil {
+			t.Fatal(err)
+		}
+		go func() {
+			for range 100 {
+				time.Sleep(patience * 3 / 10)
+				_, _ = there.Write([]byte{1})
+			}
+		}()
+		b := make([]byte, 1)
+		for i := range 100 {
+			if _, err := c.Read(b); err != nil {
+				t.Fatalf("byte %d: %v", i+1, err)
+			}
+		}
+		time.Sleep(time.Hour)
+		go func() { _, _ = there.Write(b) }()
+		if _, err := c.Read(b); err != nil {
+			t.Errorf("after another wait: %v", err)
+		}
+		last := time.Now()
+		_, err := c.Read(b)
+		if silent := time.Since(last); !errors.Is(err, os.ErrDeadlineExceeded) || silent < patience*15/16 || silent > patience {
+			t.Errorf("%v after %v", err, silent)
 		}
 		_, _ = here.Close(), there.Close()
 	})

@@ -34,7 +34,7 @@ func frameOps() []micro.Op {
 	op := func(name string, table []byte, size int) micro.Op {
 		stream := bytes.Repeat(delivery(table), n)
 		from := bytes.NewReader(stream)
-		f, p := &frames{Conn: flow{r: from}}, make([]byte, size)
+		f, p := &frames{conn: flow{r: from}}, make([]byte, size)
 		work := make([]byte, len(stream)) // the filter writes to what it reads
 		return micro.Op{Name: name, Run: func() {
 			copy(work, stream)
