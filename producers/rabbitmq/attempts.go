@@ -220,7 +220,8 @@ func (s *session) giveBack(messages []*broadway.Message) {
 // keep adds a delivery to what can be fetched, or to the suspects. It is called
 // with mu held.
 func (s *session) keep(m *broadway.Message) {
-	over := s.secludes && s.link.gate.full()
+	s.link.gate.add(m.Size())
+	over := s.secludes && s.link.gate.full(0)
 	if s.discards || over {
 		m.Payload, m.Metadata = nil, nil // its size stays, to be taken off again
 	}
@@ -269,7 +270,7 @@ func (s *session) first() error {
 	}
 	if ok {
 		d.ConsumerTag = s.base
-		s.receive(&d, new(broadway.Message), new(Metadata))
+		s.receive(&d)
 	}
 	s.narrow, s.turn = len(s.suspects) > 0, false
 	return nil

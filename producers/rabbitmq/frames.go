@@ -31,7 +31,8 @@ const readAhead = 32 << 10
 // frames reads what the broker sends, and leaves it as it is but for header tables
 // that the client cannot read. A table or array that is nested too deep, has too
 // many elements, or is broken becomes a byte array of the same bytes: on the wire
-// one is as long as the other, so that only the letter of its type changes.
+// one is as long as the other, so that only the letter of its type changes. What a
+// consumer gets it takes out.
 //
 // It is no net.Conn, by design: of one that has deadlines the client moves the read
 // deadline for each frame, in another goroutine that it wakes for that. gatedConn, which
@@ -44,6 +45,8 @@ type frames struct {
 	want      int    // how much of the frame that begins at seen must be there to go on
 	skip      int    // what passes after seen, before the next frame begins
 	blind     bool   // this is no AMQP: everything passes
+	intake    intake
+	consumer  atomic.Pointer[consumer] // nil as long as there was none
 	flattened atomic.Int64
 }
 
@@ -53,16 +56,20 @@ func (f *frames) Write(p []byte) (int, error) { return f.conn.Write(p) }
 // Close is the connection's.
 func (f *frames) Close() error { return f.conn.Close() }
 
-// Read reads from the connection only while it has nothing to return.
+// Read reads from the connection only while it has nothing to return. When the client
+// calls it again, it has done all that it does about the frames that it has. So all
+// happens in the order in which it came.
 func (f *frames) Read(p []byte) (int, error) {
 	for f.next == f.seen && len(p) > 0 {
 		if f.scan(); f.next < f.seen {
 			break
 		}
+		f.intake.flush()
 		if err := f.fill(); err != nil {
 			return 0, err
 		}
 	}
+	f.intake.flush()
 	n := copy(p, f.buffer[f.next:f.seen])
 	f.next += n
 	return n, nil
@@ -71,7 +78,10 @@ func (f *frames) Read(p []byte) (int, error) {
 // fill reads once, behind the beginning of a frame that is not there yet: all else in the
 // buffer was returned.
 func (f *frames) fill() error {
-	held := copy(f.buffer, f.buffer[f.seen:])
+	held := len(f.buffer) - f.seen
+	if f.seen > 0 {
+		copy(f.buffer, f.buffer[f.seen:])
+	}
 	f.buffer = slices.Grow(f.buffer[:held], max(readAhead, f.want)-held)
 	f.next, f.seen, f.want = 0, 0, 0
 	n, err := f.conn.Read(f.buffer[held:cap(f.buffer)])
@@ -82,8 +92,9 @@ func (f *frames) fill() error {
 	return err
 }
 
-// scan looks at what was read, and changes it in place, up to the beginning of a frame
-// that is not there yet.
+// scan looks at what was read, and changes it in place. It stops before the beginning of
+// a frame that is not there yet, and before one that is taken in when there is something
+// to be returned first.
 func (f *frames) scan() {
 	for f.seen < len(f.buffer) {
 		b := f.buffer[f.seen:]
@@ -95,6 +106,15 @@ func (f *frames) scan() {
 			f.seen += passed
 			continue
 		}
+		taken, ready := f.take(b)
+		if !ready {
+			return
+		}
+		if taken > 0 {
+			f.seen += taken
+			f.next = f.seen
+			continue
+		}
 		size, whole := f.frame(b)
 		if !whole {
 			f.want = size
@@ -102,6 +122,32 @@ func (f *frames) scan() {
 		}
 		f.skip = size
 	}
+}
+
+// take takes in the frame that begins with b, if it is one of a delivery. It is not ready
+// to as long as not enough of it is there, or something is to be returned first.
+func (f *frames) take(b []byte) (taken int, ready bool) {
+	c := f.consumer.Load()
+	if c == nil {
+		return 0, true
+	}
+	want, concerns := f.intake.concerns(b)
+	switch {
+	case len(b) < want:
+		f.want = want
+		return 0, false
+	case !concerns:
+		return 0, true
+	case f.next < f.seen:
+		return 0, false
+	}
+	if b[0] == frameContent && flattenContent(b[frameHead:want-1]) {
+		f.flattened.Add(1)
+	}
+	if !f.intake.accept(c, b[:want]) {
+		return 0, true
+	}
+	return want, true
 }
 
 // frame looks at the frame that begins with b, and returns its size. If it must be

@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// gate bounds in bytes what a broker pushes. A prefetch counts messages, and the
-// client buffers all that arrive, so the only place to hold them up is the socket:
-// while messages that are not settled weigh limit or more, nothing is read, and the broker
-// is stopped by TCP's own window. Acknowledgements and heartbeats still go out.
+// gate bounds in bytes what a broker pushes. A prefetch counts messages, so the only place
+// to hold them up is the socket: while messages that are not settled weigh limit or more,
+// nothing is read, and the broker is stopped by TCP's own window. Acknowledgements and
+// heartbeats still go out.
 //
-// What is in memory is limit, one message more (the client may be in the middle of
-// it), and what is on its way through the client's goroutines.
+// What is in memory is less than limit before a message comes, that message, and what
+// was read ahead: see frames.
 type gate struct {
 	limit int64 // 0 means none
 
@@ -72,11 +72,11 @@ func (g *gate) release() {
 
 func (g *gate) closed() bool { return g.limit > 0 && g.free == 0 && g.held >= g.limit }
 
-// full says whether the limit is reached.
-func (g *gate) full() bool {
+// full says whether the limit is reached with so much more.
+func (g *gate) full(more int64) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.limit > 0 && g.held >= g.limit
+	return g.limit > 0 && g.held+more >= g.limit
 }
 
 // waits says whether the reader is held up now.

@@ -2,7 +2,6 @@ package rabbitmq
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -19,8 +18,8 @@ const slabSize = 64
 
 // session is one connection with one channel, at most one consumer on it, and
 // the epoch of what that consumer got. Three kinds of goroutines meet in it: the
-// pump takes deliveries in, Fetch and the acknowledger calls of the pipeline
-// work on the ledger, and the owner (serve) alone talks to the broker.
+// connection's reader takes deliveries in, Fetch and the acknowledger calls of the
+// pipeline work on the ledger, and the owner (serve) alone talks to the broker.
 type session struct {
 	p        *Producer
 	link     *link
@@ -33,8 +32,8 @@ type session struct {
 	prefetch int
 	mode     mode // what was wanted when the session began
 
-	flattened int64 // the pump's: messages with headers that were changed, see frames
-	counts    bool  // deliveries that came back are counted against messages
+	flattened atomic.Int64 // messages with headers that were changed, as far as told: see frames
+	counts    bool         // deliveries that came back are counted against messages
 
 	// deliveries is closed when the consumer is gone, and nothing else says so
 	// in every case; closed and canceled tell why.
@@ -91,8 +90,8 @@ func (s *session) name() {
 	}
 }
 
-// consume starts a consumer, of one message at a time or of the prefetch. The
-// client buffers what comes before somebody reads.
+// consume starts a consumer, of one message at a time or of the prefetch. What it gets is
+// taken in from the first on.
 func (s *session) consume() (<-chan amqp.Delivery, error) {
 	s.mu.Lock()
 	prefetch := s.prefetch
@@ -118,6 +117,7 @@ func (s *session) consume() (<-chan amqp.Delivery, error) {
 		return nil, fmt.Errorf("consume: %w", err)
 	}
 	s.name()
+	s.link.frames.consumer.Store(&consumer{session: s, tag: s.tag})
 	deliveries, err := s.ch.Consume(s.queue, s.tag, false, c.Exclusive, false, false, wire)
 	if err != nil {
 		return nil, fmt.Errorf("consume: %w", plain(err))
@@ -125,71 +125,90 @@ func (s *session) consume() (<-chan amqp.Delivery, error) {
 	return deliveries, nil
 }
 
-// pump takes deliveries in until the consumer is gone. It never waits for
-// anything else: the client reads its socket for nobody else meanwhile.
+// pump waits until the consumer is gone. What that gets was taken in before the client saw
+// it (see intake), so that nothing comes here, unless the broker is broken.
 func (s *session) pump(deliveries <-chan amqp.Delivery) {
-	size := min(slabSize, s.prefetch)
-	var messages []broadway.Message
 	for d := range deliveries {
-		if len(messages) == 0 {
-			messages = make([]broadway.Message, size)
-		}
-		// The metadata has the payload, too: were it in one array with others, a
-		// message that waits for long would keep theirs.
-		m, meta := &messages[0], new(Metadata)
-		messages = messages[1:]
-		s.receive(&d, m, meta)
+		s.receive(&d)
 	}
 }
 
-// receive makes m and meta of d, and adds them to what can be fetched.
-func (s *session) receive(d *amqp.Delivery, m *broadway.Message, meta *Metadata) {
+// receive takes in what the client has read.
+func (s *session) receive(d *amqp.Delivery) {
+	m := new(broadway.Message)
+	s.fill(m, d, time.Now())
+	s.deliver([]*broadway.Message{m})
+}
+
+// fill makes m of d, which came at a time.
+func (s *session) fill(m *broadway.Message, d *amqp.Delivery, came time.Time) {
+	meta := new(Metadata) // it has the payload, too: in one array with others it would keep theirs
 	meta.fill(d, s.queue)
-	meta.came = time.Now()
+	meta.came = came
 	m.Init(s.ref, int64(d.DeliveryTag), d.Body)
 	m.Metadata, m.Redelivered = meta, d.Redelivered
 	m.SetSize(meta.weight())
-	s.deliver(m)
-	if n := s.link.frames.flattened.Load(); n != s.flattened {
-		s.tellFlattened(n)
+}
+
+// deliver adds messages to what can be fetched, which fill has made.
+func (s *session) deliver(messages []*broadway.Message) {
+	if !s.admit(messages) {
+		return
+	}
+	n := s.link.frames.flattened.Load()
+	if last := s.flattened.Swap(n); last != n {
+		s.tellFlattened(last, n)
 	}
 }
 
-// tellFlattened counts messages whose headers the client could not have read. One of
-// n may be on its way here yet.
-func (s *session) tellFlattened(n int64) {
-	if s.flattened == 0 {
+// tellFlattened counts messages whose headers the client could not have read: there are
+// n, of which last were told.
+func (s *session) tellFlattened(last, n int64) {
+	if last == 0 {
 		s.p.cfg.Logger.Warn("rabbitmq: a message has header tables that are nested too deep or too long: they come as bytes",
 			"queue", s.queue, "broker", s.p.server.String())
 	}
-	s.p.counters.flattened.Add(n - s.flattened)
-	s.flattened = n
+	s.p.counters.flattened.Add(n - last)
 }
 
-// deliver adds m to what can be fetched.
-func (s *session) deliver(m *broadway.Message) {
-	s.link.gate.add(m.Size())
+// admit adds messages to what can be fetched, up to one by which the broker, or
+// something in between, is broken. It says whether the session goes on: what comes to one
+// that has ended, while its connection closes, is nobody's.
+func (s *session) admit(messages []*broadway.Message) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// Tags of a channel rise by one. The client drops a delivery whose frames are not
-	// in order without a word, and an acknowledgement of those around it would cover
-	// it: where one is missing, nothing after it is taken in.
-	if tag := uint64(m.Seq()); s.broken != nil || tag != s.newest+1 {
+	if s.ended {
+		return false
+	}
+	for _, m := range messages {
 		if s.broken == nil {
-			s.broken = fmt.Errorf("delivery %d came after %d: what is between them was lost on its way", tag, s.newest)
+			s.broken = s.enter(m)
 		}
-		notify(s.wake)
-		return
+		if s.broken != nil {
+			notify(s.wake)
+			break
+		}
+		s.keep(m)
 	}
-	if err := s.ledger.Deliver(uint64(m.Seq())); err != nil {
-		s.broken = errors.Join(s.broken, err)
-		notify(s.wake)
-		return
-	}
-	s.newest++
-	s.keep(m)
 	s.press()
 	notify(s.ready)
+	return true
+}
+
+// enter enters m into the ledger. Tags of a channel rise by one. A delivery whose frames
+// are not in order is dropped without a word, and an acknowledgement of those around it
+// would cover it: where one is missing, nothing after it is taken in. It is called with mu
+// held.
+func (s *session) enter(m *broadway.Message) error {
+	tag := uint64(m.Seq())
+	if tag != s.newest+1 {
+		return fmt.Errorf("delivery %d came after %d: what is between them was lost on its way", tag, s.newest)
+	}
+	if err := s.ledger.Deliver(tag); err != nil {
+		return err
+	}
+	s.newest = tag
+	return nil
 }
 
 // press tells the pipeline whether something has to be settled before more comes,

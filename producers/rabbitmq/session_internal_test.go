@@ -15,12 +15,12 @@ import (
 func TestNothingIsTakenInAfterALostDelivery(t *testing.T) {
 	for name, tags := range map[string][]int64{"missing": {1, 2, 4, 5, 3}, "twice": {1, 2, 2, 3}, "far": {1, 2, 1 << 40}} {
 		p := NewProducer(Config{Queue: "q", Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
-		s := newSession(p, &link{gate: &gate{limit: 1 << 20}}, new(amqp.Channel), "q")
+		s := newSession(p, &link{gate: &gate{limit: 1 << 20}, frames: new(frames)}, new(amqp.Channel), "q")
 		for _, tag := range tags {
 			m := new(broadway.Message)
 			m.Init(s.ref, tag, nil)
 			m.Metadata = new(Metadata)
-			s.deliver(m)
+			s.deliver([]*broadway.Message{m})
 		}
 		if s.broken == nil {
 			t.Errorf("%s: it was not noticed", name)
