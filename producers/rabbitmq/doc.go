@@ -50,6 +50,9 @@
 // the first time, then after 1 s to 30 s. A session that settled nothing counts
 // as a failed attempt.
 //
+// The connection, its channels and all methods are amqp091-go's. Deliveries it does not
+// see: they are put together from the frames where the socket is read, many at a time.
+//
 // AMQP has no checksum. What is changed on its way and does not look like what it
 // should ends the session, and so does a delivery that is missing, as delivery tags
 // rise by one; but a byte changed within a body arrives so. TLS finds it; without, a

@@ -43,21 +43,27 @@ func (r *fields) short(last string) string {
 
 func (r *fields) time() time.Time { return time.Unix(int64(r.uint(8)), 0) } //nolint:gosec // the bits of it, as below
 
-// properties reads those of a message, which begin with their flags. The client knows no
-// others, and passes over what comes behind them.
+// properties reads those of a message, which begin with their flags, over those of the last
+// one, as many are the same. The client knows no others, and passes over what comes behind
+// them.
 func (r *fields) properties(d *amqp.Delivery) {
 	flags := r.uint(2)
 	has := func(bit int) bool { return flags&(1<<bit) != 0 }
 	text := func(bit int, p *string) {
 		if has(bit) {
-			*p = r.short("")
+			*p = r.short(*p)
+		} else {
+			*p = ""
 		}
 	}
 	number := func(bit int, p *uint8) {
 		if has(bit) {
 			*p = uint8(r.uint(1))
+		} else {
+			*p = 0
 		}
 	}
+	d.Headers, d.Timestamp = nil, time.Time{}
 	text(15, &d.ContentType)
 	text(14, &d.ContentEncoding)
 	if has(13) {

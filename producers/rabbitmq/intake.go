@@ -25,7 +25,7 @@ type intake struct {
 	channel  uint16        // what is put together comes on it
 	awaits   byte          // the type of the frame that comes next; 0 while nothing is put together
 	size     uint64        // of the body, as announced
-	delivery amqp.Delivery // as far as it is there; the last one, while nothing is put together
+	delivery amqp.Delivery // as far as it is there; for the rest, the last one
 
 	messages []broadway.Message  // not yet used
 	batch    []*broadway.Message // not yet delivered
@@ -111,11 +111,11 @@ func (in *intake) accept(c *consumer, b []byte) bool {
 
 // begin reads the method that begins a delivery, and waits until there is room for it.
 func (in *intake) begin(c *consumer, r *fields) bool {
-	last := &in.delivery
+	d := &in.delivery // as yet the last one, or one on another channel
 	r.take(methodHead)
-	d := amqp.Delivery{ConsumerTag: r.short(last.ConsumerTag), DeliveryTag: r.uint(8), Redelivered: r.uint(1)&1 != 0,
-		Exchange: r.short(last.Exchange), RoutingKey: r.short(last.RoutingKey)}
-	if r.broken || len(r.b) > 0 || d.ConsumerTag != c.tag {
+	consumer, tag, again := r.short(c.tag), r.uint(8), r.uint(1)&1 != 0
+	exchange, key := r.short(d.Exchange), r.short(d.RoutingKey)
+	if r.broken || len(r.b) > 0 || consumer != c.tag {
 		return false
 	}
 	if in.to != c.session {
@@ -126,7 +126,7 @@ func (in *intake) begin(c *consumer, r *fields) bool {
 		in.flush()
 		g.pass()
 	}
-	in.delivery = d
+	d.ConsumerTag, d.DeliveryTag, d.Redelivered, d.Exchange, d.RoutingKey, d.Body = consumer, tag, again, exchange, key, nil
 	return true
 }
 

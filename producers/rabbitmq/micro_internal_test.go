@@ -2,6 +2,7 @@ package rabbitmq
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"slices"
@@ -55,9 +56,36 @@ func frameOps() []micro.Op {
 	return []micro.Op{
 		op("100-messages/no-headers/64KiB", nil, 64<<10),
 		op("100-messages/usual-headers/64KiB", usual(), 64<<10),
-		op("100-messages/usual-headers/4KiB", usual(), 4<<10), // as the client reads: many a frame comes in two pieces
+		op("100-messages/usual-headers/4KiB", usual(), 4<<10), // as the client reads
 		op("100-messages/too-deep-headers/64KiB", entry("deep", deep(33)), 64<<10),
 	}
+}
+
+// intakeOps put deliveries together: a body, a Metadata and a table of headers for each are
+// allocated, and Messages for many at once.
+func intakeOps() []micro.Op {
+	const n, prefetch = 100, 50
+	one := message(1, make([]byte, 200))
+	stream, tag := bytes.Repeat(one, n), uint64(0)
+	from, p := bytes.NewReader(nil), make([]byte, 1)
+	s, f := newIntake(from, 1<<20)
+	s.prefetch = prefetch
+	var sent []acknowledgers.Settlement
+	return []micro.Op{{Name: "100-messages", Allocs: 3*n + n/prefetch, Run: func() {
+		for i := range n { // tags rise
+			tag++
+			binary.BigEndian.PutUint64(stream[i*len(one)+frameHead+methodHead+1+len("tag"):], tag)
+		}
+		from.Reset(stream)
+		if _, err := f.Read(p); err != io.EOF || len(s.buffer) != n || s.broken != nil {
+			panic(fmt.Sprint(len(s.buffer), " of ", n, " messages: ", err, s.broken))
+		}
+		s.forget(s.buffer)
+		for _, m := range s.buffer {
+			s.ledger.Settle(uint64(m.Seq()), acknowledgers.Acked)
+		}
+		sent, s.buffer = s.ledger.Flush(sent[:0]), s.buffer[:0]
+	}}}
 }
 
 // tableOps turn headers of the client into ours, and back.
@@ -124,10 +152,11 @@ func gateOps() []micro.Op {
 }
 
 func BenchmarkFrames(b *testing.B) { micro.Benchmark(b, frameOps()) }
+func BenchmarkIntake(b *testing.B) { micro.Benchmark(b, intakeOps()) }
 func BenchmarkTable(b *testing.B)  { micro.Benchmark(b, tableOps()) }
 func BenchmarkCopy(b *testing.B)   { micro.Benchmark(b, copyOps()) }
 func BenchmarkGate(b *testing.B)   { micro.Benchmark(b, gateOps()) }
 
 func TestAllocations(t *testing.T) {
-	micro.Allocations(t, slices.Concat(frameOps(), tableOps(), gateOps()))
+	micro.Allocations(t, slices.Concat(frameOps(), intakeOps(), tableOps(), gateOps()))
 }
