@@ -18,6 +18,7 @@ const minRun = 32
 func (p *Producer) Fetch(ctx context.Context, d broadway.Demand) ([]*broadway.Message, error) {
 	p.asks.Add(1)
 	defer p.blocked.Store(false)
+	var told *session // that this waits
 	for {
 		s, err := p.current()
 		if err != nil {
@@ -31,7 +32,8 @@ func (p *Producer) Fetch(ctx context.Context, d broadway.Demand) ([]*broadway.Me
 				return messages, err
 			}
 		}
-		if p.blocked.CompareAndSwap(false, true) && s != nil {
+		if p.blocked.Store(true); s != nil && s != told {
+			told = s
 			kick(s.fetchKick)
 		}
 		select {

@@ -1,12 +1,14 @@
 package kafka
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kmsg"
@@ -181,6 +183,31 @@ func TestWhatSettlesWakesFetchIfItWaitsForThat(t *testing.T) {
 		}
 		s.producer.ready = make(chan struct{}, 1)
 	}
+}
+
+// TestASessionLearnsThatFetchWaitsSinceBefore: it may have looked, and found no demand, before
+// Fetch was called, and Fetch may have found no session.
+func TestASessionLearnsThatFetchWaitsSinceBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := fetching(1, 8<<20)
+		p := s.producer
+		p.started = true
+		p.blocked.Store(false)
+		if plans, _ := s.plans(time.Now()); len(plans) > 0 || !s.hungry {
+			t.Fatalf("%d exchanges without demand", len(plans))
+		}
+		s.fetchKick = make(chan struct{}, 1)
+		ctx, cancel := context.WithCancel(t.Context())
+		go func() { _, _ = p.Fetch(ctx, broadway.Demand{Messages: 1, Bytes: 1 << 20}) }()
+		synctest.Wait()
+		p.adopt(s)
+		synctest.Wait()
+		if len(s.fetchKick) == 0 {
+			t.Error("the session was not told")
+		}
+		cancel()
+		synctest.Wait()
+	})
 }
 
 // TestWholeBatchesAreAskedFor: once an answer ended with the head of a batch, that batch
