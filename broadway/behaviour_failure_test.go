@@ -329,8 +329,9 @@ func TestErrorsCarryAdvice(t *testing.T) {
 	})
 }
 
-// A batch error that breaks its contract settles nothing of its batch.
-func TestABatchErrorThatBreaksItsContractSettlesNothing(t *testing.T) {
+// A batch error that breaks its contract fails all of its batch: each member has its
+// attempts, and then what the policy says.
+func TestABatchErrorThatBreaksItsContractFailsAll(t *testing.T) {
 	foreign := broadway.NewMessage(nil, 0, nil)
 	for name, spoil := range map[string]func(*broadway.BatchError, *broadway.Batch){
 		"names one twice": func(e *broadway.BatchError, b *broadway.Batch) { e.Fail(b.Messages[0], errNo) },
@@ -347,10 +348,14 @@ func TestABatchErrorThatBreaksItsContractSettlesNothing(t *testing.T) {
 					return e
 				}
 				p.source.Push(numbers(1, 4)...)
-				p.settled(4)
+				for _, got := range p.settled(4) {
+					if !errors.Is(got.Err, broadway.ErrBatchContract) {
+						t.Errorf("%q failed with %v", got.Payload, got.Err)
+					}
+				}
 				synctest.Wait()
-				if total := p.observer.Total(); total.Released != 4 || total.Succeeded+total.Failed != 0 {
-					t.Errorf("settled %+v, want all released", total)
+				if total := p.observer.Total(); total.Failed != 4 || total.Succeeded+total.Released != 0 || p.pipeline.Stats().Retried != 8 {
+					t.Errorf("settled %+v, want all failed after three attempts", total)
 				}
 			})
 		})

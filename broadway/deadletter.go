@@ -214,7 +214,6 @@ func (d *deadLetters) publish(ctx context.Context, batch []*Message) (left []*Me
 	outcome, broken := outcomes(batch, err)
 	if broken != nil {
 		err = broken
-		outcome, _ = outcomes(batch, broken)
 	}
 	_, named := asBatchError(err)
 	for i, m := range batch {

@@ -23,8 +23,8 @@ var (
 	// ErrUnknownBatcher is why a message failed that names no batcher of its
 	// pipeline.
 	ErrUnknownBatcher = errors.New("broadway: unknown batcher")
-	// ErrBatchContract is reported when a *BatchError names a message twice, or
-	// one that is not in its batch: nothing of that batch is settled.
+	// ErrBatchContract is why all messages of a batch failed whose *BatchError names
+	// a message twice, or one that is not in the batch.
 	ErrBatchContract = errors.New("broadway: batch error breaks its contract")
 	// ErrRunning is returned by a second Run.
 	ErrRunning = errors.New("broadway: pipeline has run already")

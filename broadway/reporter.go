@@ -168,10 +168,7 @@ func (b *batcher) guarded(ctx context.Context, o *openBatch) (err error) {
 func (b *batcher) settle(ctx context.Context, members []*Message, err error) (s report) {
 	outcome, broken := outcomes(members, err)
 	if broken != nil {
-		b.p.log().Error("nothing of the batch is settled", "batcher", b.cfg.Name, "messages", len(members), "err", broken)
-		b.p.release(members...)
-		s.failed = len(members)
-		return s
+		b.p.log().Error("all of the batch has failed", "batcher", b.cfg.Name, "messages", len(members), "err", broken)
 	}
 	if outcome == nil {
 		b.p.succeed(members)
@@ -213,7 +210,8 @@ func asBatchError(err error) (*BatchError, bool) {
 }
 
 // outcomes is the error of each message, nil when all succeeded; broken says
-// that a BatchError names a message twice, or one that is not in the batch.
+// that a BatchError names a message twice, or one that is not in the batch: then
+// it is the error of each.
 func outcomes(messages []*Message, err error) (outcome []error, broken error) {
 	if err == nil {
 		return nil, nil
@@ -222,13 +220,10 @@ func outcomes(messages []*Message, err error) (outcome []error, broken error) {
 	if named && partial == nil {
 		return nil, nil
 	}
-	outcome = make([]error, len(messages))
 	if !named {
-		for i := range outcome {
-			outcome[i] = err
-		}
-		return outcome, nil
+		return slices.Repeat([]error{err}, len(messages)), nil
 	}
+	outcome = make([]error, len(messages))
 	place := make(map[*Message]int, len(messages))
 	for i, m := range messages {
 		place[m] = i
@@ -237,9 +232,12 @@ func outcomes(messages []*Message, err error) (outcome []error, broken error) {
 		i, ok := place[f.message]
 		switch {
 		case !ok:
-			return nil, fmt.Errorf("%w: it names a message that is not in the batch", ErrBatchContract)
+			broken = fmt.Errorf("%w: it names a message that is not in the batch", ErrBatchContract)
 		case outcome[i] != nil:
-			return nil, fmt.Errorf("%w: it names message %s twice", ErrBatchContract, f.message.ID())
+			broken = fmt.Errorf("%w: it names message %s twice", ErrBatchContract, f.message.ID())
+		}
+		if broken != nil {
+			return slices.Repeat([]error{broken}, len(messages)), broken
 		}
 		outcome[i] = f.err
 	}

@@ -71,7 +71,7 @@ func containedHandlers(ctx context.Context, env *Env, run *either) (*Outcome, er
 // containedReporters strikes batches once each, and some members always.
 func containedReporters(ctx context.Context, env *Env, run *either) (*Outcome, error) {
 	const size = 20
-	run.deadly, run.loose = true, true // an alien gives its batch back, which leaves its place
+	run.deadly, run.loose = true, true // a reporter that hung writes what comes after in its batch
 	n := env.N(100_000, 4_000)
 	rejected := worker.Fault{Kind: worker.Error, Reporter: true, Every: 200, Rest: 0}
 	hang := hangs(run, n, env.Times(10, 2), env.For(30*time.Second, 4*time.Second))

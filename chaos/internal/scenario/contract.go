@@ -24,7 +24,7 @@ func brokenBatches(ctx context.Context, env *Env) (*Outcome, error) {
 
 func brokenBatchesOnce(ctx context.Context, env *Env, run *either) (*Outcome, error) {
 	const size = 100
-	run.deadly, run.loose = true, true // what a broken contract gives back loses its place
+	run.deadly = true
 	n := env.N(100_000, 10_000)
 	if err := run.produce(ctx, load.Spec{Messages: n}); err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ func failedBatches(ctx context.Context, env *Env, run *either) (*Outcome, error)
 	cfg := run.batched()
 	cfg.Batch = &worker.Batch{Size: size, Timeout: 200 * time.Millisecond, Concurrency: 2}
 	cfg.MaxAttempts, cfg.Backoff = 10, 50*time.Millisecond
-	cfg.MaxUnsettled, cfg.Kafka.Window = 4000, 4000 // a quarter may wait for another attempt: more would be given back
+	cfg.MaxUnsettled, cfg.Kafka.Window = 4000, 4000 // a quarter may wait for another attempt: beyond it partitions stop
 	rejected := worker.Fault{Kind: worker.Reject, Reporter: true, Every: 14, Rest: 3}
 	cfg.Faults = []worker.Fault{
 		rejected,

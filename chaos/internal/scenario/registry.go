@@ -166,7 +166,7 @@ func downstream() []Scenario {
 		{
 			ID: "E5", Severity: "S1", CI: true, Title: "Broken batch contract", Run: brokenBatches,
 			Limit: "1,000 batches of 100 (10 attempts, as an innocent member may be in several that fail): rejected members and no others are dead-lettered; " +
-				"a member named twice or an alien settles nothing of the batch, which loses its place; without these inversions 0 (Kafka); lost 0",
+				"a member named twice or an alien fails all of the batch; inversions 0 (Kafka); lost 0",
 		},
 	}
 }
