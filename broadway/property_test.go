@@ -44,7 +44,14 @@ type world struct {
 	groups   int                                    // batch keys, 0 for none
 	flush    int                                    // every so manyth message closes its batch, 0 for none
 	line     map[string][]int
-	done     map[int]bool // reported, given up, or given back
+	done     map[int]bool      // reported, given up, or given back
+	passed   map[int][]passing // by number: faults, unless it was on its way back by then
+}
+
+// passing is that a message was overtaken in the reporter.
+type passing struct {
+	at    time.Time
+	fault string
 }
 
 // inLine is what n is in order with, in the processor and in the reporter.
@@ -65,7 +72,7 @@ func (w *world) overtakes(b *broadway.Batch) {
 		n := number(m)
 		for _, before := range w.line[w.inLine(n, m)] {
 			if before < n && !w.done[before] && !with[before] {
-				w.faults = append(w.faults, fmt.Sprintf("%d is reported before %d", n, before))
+				w.passed[before] = append(w.passed[before], passing{time.Now(), fmt.Sprintf("%d is reported before %d", n, before)})
 			}
 		}
 		with[n] = true
@@ -111,7 +118,7 @@ func (w *world) fault(format string, args ...any) {
 func drawWorld(t *rapid.T) *world {
 	w := &world{
 		settled: map[string]int{}, reported: map[string]int{}, last: map[string]int{}, running: map[string]int{},
-		line: map[string][]int{}, done: map[int]bool{},
+		line: map[string][]int{}, done: map[int]bool{}, passed: map[int][]passing{},
 		total: rapid.IntRange(0, 400).Draw(t, "messages"),
 		keys:  rapid.IntRange(1, 20).Draw(t, "keys"),
 	}
@@ -310,8 +317,15 @@ func (w *world) order(stage string, m *broadway.Message) {
 func (w *world) settle(o memory.Outcome, m *broadway.Message) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	n := number(m)
+	for _, by := range w.passed[n] {
+		if o != memory.Released || w.timeout == 0 || time.Now().After(by.at) {
+			w.faults = append(w.faults, by.fault)
+		}
+	}
+	delete(w.passed, n)
 	if o == memory.Released {
-		w.done[number(m)] = w.done[number(m)] || w.timeout > 0 // it has lost its place
+		w.done[n] = w.done[n] || w.timeout > 0 // it has lost its place
 		return
 	}
 	w.settled[string(m.Payload)]++
