@@ -249,8 +249,8 @@ func TestOneCallMayHoldMoreThanARequest(t *testing.T) {
 
 func TestPublishersKnowWhetherTheyHaveADestination(t *testing.T) {
 	for want, cfg := range map[bool]kafka.PublisherConfig{
-		true:  kafka.PublisherConfig{Brokers: []string{"127.0.0.1:1"}, Topic: "t"},
-		false: kafka.PublisherConfig{Brokers: []string{"127.0.0.1:1"}},
+		true:  {Brokers: []string{"127.0.0.1:1"}, Topic: "t"},
+		false: {Brokers: []string{"127.0.0.1:1"}},
 	} {
 		if p := kafka.NewPublisher(cfg); p.HasDestination() != want {
 			t.Errorf("%+v: %t", cfg, !want)

@@ -358,8 +358,8 @@ func TestWhatCostsTheChannelFailsAlone(t *testing.T) {
 
 func TestPublishersKnowWhetherTheyHaveADestination(t *testing.T) {
 	for want, cfg := range map[bool]rabbitmq.PublisherConfig{
-		true:  rabbitmq.PublisherConfig{URL: "amqp://127.0.0.1:1/", RoutingKey: "q"},
-		false: rabbitmq.PublisherConfig{URL: "amqp://127.0.0.1:1/"},
+		true:  {URL: "amqp://127.0.0.1:1/", RoutingKey: "q"},
+		false: {URL: "amqp://127.0.0.1:1/"},
 	} {
 		if p := rabbitmq.NewPublisher(cfg); p.HasDestination() != want {
 			t.Errorf("%+v: %t", cfg, !want)
