@@ -183,7 +183,16 @@ func (l kafkaLauncher) probe(ctx context.Context, _ string, s state) error {
 	if err := dialOnce(ctx, addr); err != nil {
 		return err
 	}
-	return kafkaReady(ctx, addr)
+	if err := kafkaReady(ctx, addr); err != nil {
+		return err
+	}
+	// A broker opens one listener after another: the clients' may come last.
+	for _, name := range kafkaListeners() {
+		if err := dialOnce(ctx, s.addr(name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // readClasspath returns a resolved class path if it is still good.
