@@ -85,25 +85,29 @@ func (r *fields) properties(d *amqp.Delivery) {
 	text(2, &reserved)
 }
 
+// within reads what has a length before it, part by part. If that is not there, or a part is
+// broken, so is the whole.
+func (r *fields) within(part func(in *fields)) {
+	in := fields{b: r.take(r.uint(4))}
+	for len(in.b) > 0 && !in.broken {
+		part(&in)
+	}
+	r.broken = r.broken || in.broken
+}
+
 // table reads one. It is not deeper than flattenContent lets it be.
 func (r *fields) table() amqp.Table {
 	t := amqp.Table{}
-	in := fields{b: r.take(r.uint(4)), broken: r.broken}
-	for len(in.b) > 0 && !in.broken {
+	r.within(func(in *fields) {
 		key := in.short("")
 		t[key] = in.value()
-	}
-	r.broken = in.broken
+	})
 	return t
 }
 
 func (r *fields) array() []any {
 	var list []any
-	in := fields{b: r.take(r.uint(4)), broken: r.broken}
-	for len(in.b) > 0 && !in.broken {
-		list = append(list, in.value())
-	}
-	r.broken = in.broken
+	r.within(func(in *fields) { list = append(list, in.value()) })
 	return list
 }
 

@@ -330,3 +330,21 @@ func FuzzIntake(f *testing.F) {
 		}
 	})
 }
+
+// A table or an array that ends before its length, or within a value, breaks what holds it.
+func TestWhatEndsEarlyIsBroken(t *testing.T) {
+	for name, b := range map[string]string{
+		"no length":              "\x00\x00\x00",
+		"a length beyond":        "\x00\x00\x00\x09\x01kV",
+		"within a key":           "\x00\x00\x00\x02\x05k",
+		"within a value":         "\x00\x00\x00\x04\x01kI\x00",
+		"an array beyond":        "\x00\x00\x00\x07\x01kA\x00\x00\x00\x09",
+		"within an array":        "\x00\x00\x00\x09\x01kA\x00\x00\x00\x02s\x00",
+		"a table within, beyond": "\x00\x00\x00\x07\x01kF\x00\x00\x00\x01",
+	} {
+		r := fields{b: []byte(b)}
+		if r.table(); !r.broken {
+			t.Errorf("%s: it is not noticed", name)
+		}
+	}
+}
