@@ -85,29 +85,32 @@ func (r *fields) properties(d *amqp.Delivery) {
 	text(2, &reserved)
 }
 
-// within reads what has a length before it, part by part. If that is not there, or a part is
-// broken, so is the whole.
-func (r *fields) within(part func(in *fields)) {
-	in := fields{b: r.take(r.uint(4))}
-	for len(in.b) > 0 && !in.broken {
-		part(&in)
-	}
-	r.broken = r.broken || in.broken
+// within is what has a length before it, to be read part by part. It takes no function for a
+// part: that would be an allocation for each table.
+func (r *fields) within() fields {
+	b := r.take(r.uint(4)) // which may find r broken
+	return fields{b: b, broken: r.broken}
 }
 
 // table reads one. It is not deeper than flattenContent lets it be.
 func (r *fields) table() amqp.Table {
 	t := amqp.Table{}
-	r.within(func(in *fields) {
+	in := r.within()
+	for len(in.b) > 0 && !in.broken {
 		key := in.short("")
 		t[key] = in.value()
-	})
+	}
+	r.broken = in.broken
 	return t
 }
 
 func (r *fields) array() []any {
 	var list []any
-	r.within(func(in *fields) { list = append(list, in.value()) })
+	in := r.within()
+	for len(in.b) > 0 && !in.broken {
+		list = append(list, in.value())
+	}
+	r.broken = in.broken
 	return list
 }
 
