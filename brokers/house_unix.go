@@ -30,6 +30,7 @@ var keeperScript string
 //	  pid, helpers        the broker's process, and others that end with it
 //	  exited, broker.log  how the broker ended, and what it logged
 //	  keep                the owner of an exclusive instance will start it again
+//	ports/<port>          the lock of a port that a process has chosen
 type house struct {
 	root string
 }
@@ -58,20 +59,29 @@ func openHouse() (house, error) {
 
 // lock takes the lock of that name, which a process that dies gives back.
 func (h house) lock(name string) (unlock func(), err error) {
-	file, err := os.OpenFile(filepath.Join(h.root, name+".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	file, err := lockFile(filepath.Join(h.root, name+".lock"), syscall.LOCK_EX)
+	if err != nil {
+		return nil, err
+	}
+	return func() { _ = file.Close() }, nil // closing gives the lock back, and nothing was written
+}
+
+// lockFile creates a file where there is none and takes its lock, which belongs to the opening and ends with it.
+func lockFile(name string, how int) (*os.File, error) {
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	for {
-		err = syscall.Flock(int(file.Fd()), syscall.LOCK_EX)
+		err = syscall.Flock(int(file.Fd()), how)
 		if !errors.Is(err, syscall.EINTR) {
 			break
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", file.Name(), err), file.Close())
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", name, err), file.Close())
 	}
-	return func() { _ = file.Close() }, nil // closing gives the lock back, and nothing was written
+	return file, nil
 }
 
 // share joins the running instance, or starts it.

@@ -9,11 +9,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -220,47 +218,6 @@ func logTail(dir string, offset int64) string {
 	text := make([]byte, min(most, max(0, size-offset)))
 	n, _ := file.ReadAt(text, size-int64(len(text)))
 	return string(text[:n])
-}
-
-// freePorts returns n loopback ports that nobody listens on. They lie below the range that systems use for outgoing connections:
-// a client that dials a dead port of that range can be given the same port as its own and so connect to itself, and then the
-// broker cannot come back. Nor could it if another process took the port of one that was killed: so processes choose
-// from different ports, but for one pair in sixteen.
-func freePorts(n int) ([]int, error) {
-	const low, high, processes = 17000, 25000, 16
-	var ports []int
-	for range 100 * n {
-		if len(ports) == n {
-			return ports, nil
-		}
-		pick, err := rand.Int(rand.Reader, big.NewInt((high-low)/processes))
-		if err != nil {
-			return nil, err
-		}
-		port := low + processes*int(pick.Int64()) + os.Getpid()%processes
-		probe, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err != nil || slices.Contains(ports, port) {
-			continue
-		}
-		if err := probe.Close(); err != nil {
-			return nil, err
-		}
-		ports = append(ports, port)
-	}
-	return nil, errors.New("no free loopback port between 17000 and 25000")
-}
-
-// namedPorts returns a free port for each name.
-func namedPorts(names ...string) (map[string]int, error) {
-	ports, err := freePorts(len(names))
-	if err != nil {
-		return nil, err
-	}
-	named := make(map[string]int, len(names))
-	for i, name := range names {
-		named[name] = ports[i]
-	}
-	return named, nil
 }
 
 // randomHex returns n random bytes as hexadecimal digits.

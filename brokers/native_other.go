@@ -38,3 +38,6 @@ func ownRabbitMQ(t testing.TB, _ []string) OwnRabbitMQ {
 
 // run is never reached: without a native start there is no instance.
 func (in *instance) run(launcher, time.Duration) error { return errors.ErrUnsupported }
+
+// claimPort is never reached either.
+func claimPort(int) (bool, error) { return false, errors.ErrUnsupported }
