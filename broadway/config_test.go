@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/gobroadway/gobroadway/broadway"
+	"github.com/gobroadway/gobroadway/broadway/broadwaytest"
 	"github.com/gobroadway/gobroadway/producers/memory"
 )
 
@@ -228,5 +229,37 @@ func TestAPipelineRunsOnce(t *testing.T) {
 	})
 	if err := p.Run(t.Context()); !errors.Is(err, broadway.ErrRunning) {
 		t.Errorf("err: %v", err)
+	}
+}
+
+// New must return for any MaxAttempts.
+func TestNewReturnsForAnyMaxAttempts(t *testing.T) {
+	done := make(chan struct{})
+	go func() {
+		_, _ = broadway.New(broadway.Config{Producers: []broadway.Producer{memory.New(memory.Config{})}, Processor: broadway.ProcessorConfig{Handler: nothing}, Failure: broadway.FailurePolicy{MaxAttempts: math.MaxInt}})
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(5 * time.Second):
+		t.Error("New hangs")
+	}
+}
+
+func TestTheSameProducerTwiceIsAMistake(t *testing.T) {
+	src := memory.New(memory.Config{})
+	if _, err := broadway.New(broadway.Config{Producers: []broadway.Producer{src, src}, Processor: broadway.ProcessorConfig{Handler: nothing}}); err == nil {
+		t.Error("accepted")
+	}
+}
+
+// Waits between the attempts of both stages count against the ack time-out.
+func TestTheBackoffOfBothStagesMustFit(t *testing.T) {
+	src := broadwaytest.NewProducer(broadway.Traits{AckTimeout: 10 * time.Second})
+	_, err := broadway.New(broadway.Config{Producers: []broadway.Producer{src}, Processor: broadway.ProcessorConfig{Handler: nothing},
+		Batchers: []broadway.BatcherConfig{{Reporter: reportNothing}},
+		Failure:  broadway.FailurePolicy{MaxAttempts: 2, Backoff: broadway.Backoff{Initial: 4 * time.Second, Max: 4 * time.Second, Jitter: -1}}})
+	if err == nil {
+		t.Error("waits of 4 s at each of two stages pass half of 10 s")
 	}
 }

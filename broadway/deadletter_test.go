@@ -294,3 +294,76 @@ func TestAPipelineIsAsUnhealthyAsThePublisherOfItsDeadLetters(t *testing.T) {
 		_ = stop()
 	})
 }
+
+// refusing confirms no dead letter.
+type refusing struct{}
+
+func (refusing) DeadLetter(context.Context, []*broadway.Message) error { return errFail }
+
+// WaitingFor names dead letters that are not confirmed.
+func TestWaitingForDeadLetters(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := broadwaytest.NewProducer(broadway.Traits{})
+		src.Push("x")
+		p := build(t, broadway.Config{
+			Producers:    []broadway.Producer{src},
+			Processor:    broadway.ProcessorConfig{Concurrency: 1, Handler: func(ctx context.Context, m *broadway.Message) error { return broadway.Reject(errFail) }},
+			Failure:      broadway.FailurePolicy{Action: broadway.ActionDeadLetter, DeadLetter: refusing{}},
+			DrainTimeout: 10 * time.Second,
+		})
+		stop := background(t, p)
+		time.Sleep(time.Minute)
+		if st := p.Stats(); st.WaitingFor == "messages" {
+			t.Errorf("WaitingFor %q, Err %v, unsettled %d", st.WaitingFor, st.Err, st.Unsettled)
+		}
+		_ = stop()
+	})
+}
+
+// poison confirms all dead letters but one payload, and when.
+type poison struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+func (p *poison) DeadLetter(_ context.Context, ms []*broadway.Message) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	be := new(broadway.BatchError)
+	for _, m := range ms {
+		if string(m.Payload) == "poison" {
+			be.Fail(m, errFail)
+			continue
+		}
+		p.at[string(m.Payload)] = time.Now()
+	}
+	return be.Err()
+}
+
+// A dead letter that is never confirmed does not delay the others.
+func TestADeadLetterThatIsRefusedHoldsUpNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := broadwaytest.NewProducer(broadway.Traits{})
+		d := &poison{at: map[string]time.Time{}}
+		p := build(t, broadway.Config{
+			Producers:    []broadway.Producer{src},
+			Processor:    broadway.ProcessorConfig{Concurrency: 1, Handler: func(ctx context.Context, m *broadway.Message) error { return broadway.Reject(errFail) }},
+			Failure:      broadway.FailurePolicy{Action: broadway.ActionDeadLetter, DeadLetter: d},
+			DrainTimeout: 10 * time.Second, MaxUnsettled: 1000,
+		})
+		stop := background(t, p)
+		for range 100 {
+			src.Push("poison")
+		}
+		time.Sleep(5 * time.Minute)
+		start := time.Now()
+		src.Push("good")
+		time.Sleep(time.Hour)
+		if at, ok := d.at["good"]; !ok {
+			t.Error("never published in an hour behind 100 that are not confirmed")
+		} else if at.Sub(start) > time.Second {
+			t.Errorf("published after %v", at.Sub(start))
+		}
+		_ = stop()
+	})
+}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -239,20 +238,6 @@ func TestOrderOfRetriedMembers(t *testing.T) {
 	})
 }
 
-// New must return for any MaxAttempts.
-func TestNewReturnsForAnyMaxAttempts(t *testing.T) {
-	done := make(chan struct{})
-	go func() {
-		_, _ = broadway.New(broadway.Config{Producers: []broadway.Producer{memory.New(memory.Config{})}, Processor: broadway.ProcessorConfig{Handler: nothing}, Failure: broadway.FailurePolicy{MaxAttempts: math.MaxInt}})
-		close(done)
-	}()
-	select {
-	case <-done:
-	case <-time.After(5 * time.Second):
-		t.Error("New hangs")
-	}
-}
-
 // However many messages fail, and more of them than may wait at once: each has all of its
 // attempts, none is given back, and the bound holds.
 func TestHoweverManyFailEachHasItsAttempts(t *testing.T) {
@@ -436,15 +421,7 @@ func TestUnavailableBacksOff(t *testing.T) {
 	})
 }
 
-// the same producer twice.
-func TestTheSameProducerTwiceIsAMistake(t *testing.T) {
-	src := memory.New(memory.Config{})
-	if _, err := broadway.New(broadway.Config{Producers: []broadway.Producer{src, src}, Processor: broadway.ProcessorConfig{Handler: nothing}}); err == nil {
-		t.Error("accepted")
-	}
-}
-
-// the backoff's maximum.
+// A Max below the default Initial bounds it.
 func TestBackoffMaxBoundsTheDefaultInitial(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := memory.New(memory.Config{Payloads: payloads(1)})
@@ -461,39 +438,7 @@ func TestBackoffMaxBoundsTheDefaultInitial(t *testing.T) {
 	})
 }
 
-// two stages of retries against the ack time-out.
-func TestTheBackoffOfBothStagesMustFit(t *testing.T) {
-	src := broadwaytest.NewProducer(broadway.Traits{AckTimeout: 10 * time.Second})
-	_, err := broadway.New(broadway.Config{Producers: []broadway.Producer{src}, Processor: broadway.ProcessorConfig{Handler: nothing},
-		Batchers: []broadway.BatcherConfig{{Reporter: reportNothing}},
-		Failure:  broadway.FailurePolicy{MaxAttempts: 2, Backoff: broadway.Backoff{Initial: 4 * time.Second, Max: 4 * time.Second, Jitter: -1}}})
-	if err == nil {
-		t.Error("waits of 4 s at each of two stages pass half of 10 s")
-	}
-}
-
-// what WaitingFor says about unconfirmed dead letters, and a byte bound.
-type refusing struct{}
-
-func (refusing) DeadLetter(context.Context, []*broadway.Message) error { return errFail }
-func TestWaitingForDeadLetters(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		src := broadwaytest.NewProducer(broadway.Traits{})
-		src.Push("x")
-		p := build(t, broadway.Config{
-			Producers:    []broadway.Producer{src},
-			Processor:    broadway.ProcessorConfig{Concurrency: 1, Handler: func(ctx context.Context, m *broadway.Message) error { return broadway.Reject(errFail) }},
-			Failure:      broadway.FailurePolicy{Action: broadway.ActionDeadLetter, DeadLetter: refusing{}},
-			DrainTimeout: 10 * time.Second,
-		})
-		stop := background(t, p)
-		time.Sleep(time.Minute)
-		if st := p.Stats(); st.WaitingFor == "messages" {
-			t.Errorf("WaitingFor %q, Err %v, unsettled %d", st.WaitingFor, st.Err, st.Unsettled)
-		}
-		_ = stop()
-	})
-}
+// WaitingFor names the bound in bytes where that is what it is.
 func TestWaitingForBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := broadwaytest.NewProducer(broadway.Traits{})
@@ -511,52 +456,6 @@ func TestWaitingForBytes(t *testing.T) {
 		time.Sleep(time.Minute)
 		if st := p.Stats(); st.WaitingFor == "messages" {
 			t.Errorf("WaitingFor %q, unsettled bytes %d of %d, reporting %d", st.WaitingFor, st.UnsettledBytes, st.MaxUnsettledBytes, st.Batchers[0].Reporting)
-		}
-		_ = stop()
-	})
-}
-
-// one dead letter that is never confirmed delays the others.
-type poison struct {
-	mu sync.Mutex
-	at map[string]time.Time
-}
-
-func (p *poison) DeadLetter(_ context.Context, ms []*broadway.Message) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	be := new(broadway.BatchError)
-	for _, m := range ms {
-		if string(m.Payload) == "poison" {
-			be.Fail(m, errFail)
-			continue
-		}
-		p.at[string(m.Payload)] = time.Now()
-	}
-	return be.Err()
-}
-func TestADeadLetterThatIsRefusedHoldsUpNoOther(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		src := broadwaytest.NewProducer(broadway.Traits{})
-		d := &poison{at: map[string]time.Time{}}
-		p := build(t, broadway.Config{
-			Producers:    []broadway.Producer{src},
-			Processor:    broadway.ProcessorConfig{Concurrency: 1, Handler: func(ctx context.Context, m *broadway.Message) error { return broadway.Reject(errFail) }},
-			Failure:      broadway.FailurePolicy{Action: broadway.ActionDeadLetter, DeadLetter: d},
-			DrainTimeout: 10 * time.Second, MaxUnsettled: 1000,
-		})
-		stop := background(t, p)
-		for range 100 {
-			src.Push("poison")
-		}
-		time.Sleep(5 * time.Minute)
-		start := time.Now()
-		src.Push("good")
-		time.Sleep(time.Hour)
-		if at, ok := d.at["good"]; !ok {
-			t.Error("never published in an hour behind 100 that are not confirmed")
-		} else if at.Sub(start) > time.Second {
-			t.Errorf("published after %v", at.Sub(start))
 		}
 		_ = stop()
 	})
