@@ -135,6 +135,7 @@ func (p *Producer) Connect(ctx context.Context) error {
 		return err
 	}
 	s.announce()
+	s.warn()
 	// The supervisor outlives this call, so it outlives ctx, too.
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	p.mu.Lock()

@@ -72,6 +72,10 @@ var (
 // announce logs that the session consumes.
 func (s *session) announce() {
 	s.p.cfg.Logger.Info("rabbitmq: consuming", "queue", s.queue, "broker", s.p.server.String(), "prefetch", s.prefetch)
+}
+
+// warn logs what is to be known of the broker, once a Producer.
+func (s *session) warn() {
 	if version, _ := s.link.conn.Properties["version"].(string); s.p.cfg.Declare.dropsOn(version) {
 		s.p.cfg.Logger.Warn("rabbitmq: the broker drops messages of this queue that came back 20 times: declare a DeadLetterExchange, "+
 			"or an x-delivery-limit of -1", "queue", s.queue, "version", version)
