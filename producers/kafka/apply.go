@@ -84,6 +84,7 @@ func (s *session) applyPartition(f *frame, part *partition, q *kmsg.FetchRespons
 	switch {
 	case e.doubt >= 0:
 		part.tail = false // look again
+		part.detour(now)
 		return
 	case e.complete > 0 || e.broken:
 		seg := &segment{
