@@ -59,29 +59,29 @@ func openHouse() (house, error) {
 
 // lock takes the lock of that name, which a process that dies gives back.
 func (h house) lock(name string) (unlock func(), err error) {
-	file, err := lockFile(filepath.Join(h.root, name+".lock"), syscall.LOCK_EX)
+	fd, err := lockFile(filepath.Join(h.root, name+".lock"), syscall.LOCK_EX)
 	if err != nil {
 		return nil, err
 	}
-	return func() { _ = file.Close() }, nil // closing gives the lock back, and nothing was written
+	return func() { _ = syscall.Close(fd) }, nil // closing gives the lock back, and nothing was written
 }
 
-// lockFile creates a file where there is none and takes its lock, which belongs to the opening and ends with it.
-func lockFile(name string, how int) (*os.File, error) {
-	file, err := os.OpenFile(name, os.O_CREATE|os.O_RDWR, 0o600)
+// lockFile opens a file, which it creates where there is none, and takes its lock, which ends with the descriptor.
+func lockFile(name string, how int) (fd int, err error) {
+	fd, err = syscall.Open(name, syscall.O_CREAT|syscall.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, err
+		return -1, fmt.Errorf("open %s: %w", name, err)
 	}
 	for {
-		err = syscall.Flock(int(file.Fd()), how)
+		err = syscall.Flock(fd, how)
 		if !errors.Is(err, syscall.EINTR) {
 			break
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", name, err), file.Close())
+		return -1, errors.Join(fmt.Errorf("lock %s: %w", name, err), syscall.Close(fd))
 	}
-	return file, nil
+	return fd, nil
 }
 
 // share joins the running instance, or starts it.

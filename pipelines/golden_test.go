@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -70,6 +71,9 @@ func load(t *testing.T, file string, registry *pipelines.Registry) ([]*pipelines
 
 func TestInvalidFilesAreRefusedWithEverythingThatIsWrong(t *testing.T) {
 	for _, file := range files(t, "invalid", 80) {
+		if strings.Contains(file, "two-to-the-63") && strconv.IntSize < 64 {
+			continue // where an int is smaller, more is out of its range
+		}
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
 			list, err := load(t, file, programFor(file))
 			require.Error(t, err)

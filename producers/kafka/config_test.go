@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ func TestValidateReportsEveryMistakeAtOnce(t *testing.T) {
 		StartAt: kafka.At(time.Unix(-5, 0)), OutOfRange: 7, Corrupt: 7, Isolation: 7,
 		SessionTimeout: time.Second, HeartbeatInterval: 900 * time.Millisecond, RebalanceTimeout: time.Millisecond,
 		MetadataInterval: -1, MaxWait: time.Minute, CommitInterval: -1,
-		MinBytes: -1, MaxBytes: 1, MaxPartitionBytes: 1 << 40, MaxBatchBytes: 1, Window: -1,
+		MinBytes: -1, MaxBytes: 1, MaxPartitionBytes: math.MaxInt, MaxBatchBytes: 1, Window: -1,
 		SASL: &kafka.SASL{Mechanism: "MAGIC"},
 	})
 	err := p.Validate()
