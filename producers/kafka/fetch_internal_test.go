@@ -94,20 +94,21 @@ func TestPartitionsWithoutRoomInAnAnswerComeNext(t *testing.T) {
 // TestOffsetsDamagedAnewInEachAnswerAreNotAskedForWithoutPause: the first batch is not
 // believed, and never twice the same.
 func TestOffsetsDamagedAnewInEachAnswerAreNotAskedForWithoutPause(t *testing.T) {
-	s := fetching(1, 8<<20)
-	asked := 0
-	for range 100 {
-		asked += len(s.answer(t, plainBatch(1<<30+int64(asked), "a").bytes()))
-	}
-	if asked != mostDetours+1 {
-		t.Errorf("%d answers without a pause, want %d", asked, mostDetours+1)
-	}
-	part := s.parts[0]
-	part.notBefore = time.Time{}
-	s.answer(t, plainBatch(0, "a").bytes())
-	if part.detours != 0 || len(part.segments) != 1 {
-		t.Errorf("after an answer that is right: %d detours and %d segments", part.detours, len(part.segments))
-	}
+	synctest.Test(t, func(t *testing.T) {
+		s := fetching(1, 8<<20)
+		asked := 0
+		for range 100 {
+			asked += len(s.answer(t, plainBatch(1<<30+int64(asked), "a").bytes()))
+		}
+		if asked != mostDetours+1 {
+			t.Errorf("%d answers without a pause, want %d", asked, mostDetours+1)
+		}
+		time.Sleep(time.Minute)
+		s.answer(t, plainBatch(0, "a").bytes())
+		if part := s.parts[0]; part.detours != 0 || len(part.segments) != 1 {
+			t.Errorf("after an answer that is right: %d detours and %d segments", part.detours, len(part.segments))
+		}
+	})
 }
 
 // TestTwoLongPollsBecomeOne: partitions that come to the tail one after the other are soon
