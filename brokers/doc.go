@@ -31,7 +31,7 @@
 // included. So a test must not disturb the broker itself: topics, queues and groups have fresh names, and each call of
 // [RabbitMQ] has a virtual host of its own. A test that must stop, kill or cut its broker asks [Exclusive] for one.
 //
-// Native brokers listen on loopback only, on free ports that are never a default port, with data, logs and secrets in a private
-// directory ($TMPDIR/gobroadway-brokers-<uid>, or BROADWAY_BROKERS_DIR) that is removed when they end. BROADWAY_BROKERS_UNTIL, a
-// process id, keeps the brokers that are started meanwhile until that process is gone: a script that runs several commands sets it to its own.
+// Native brokers listen on loopback only, on free ports that are never a default port, with data, logs and secrets in a
+// directory of their own, which is removed when they end, within a private one ($TMPDIR/gobroadway-brokers-<uid>, or
+// BROADWAY_BROKERS_DIR) of which empty lock files stay. BROADWAY_BROKERS_UNTIL, a process id, keeps the brokers that are started meanwhile until that process is gone: a script that runs several commands sets it to its own.
 package brokers

@@ -30,7 +30,7 @@ var keeperScript string
 //	  pid, helpers        the broker's process, and others that end with it
 //	  exited, broker.log  how the broker ended, and what it logged
 //	  keep                the owner of an exclusive instance will start it again
-//	ports/<port>          the lock of a port that a process has chosen
+//	ports/<port>          the lock of a port that a process has chosen, or found taken; the file stays
 type house struct {
 	root string
 }
@@ -181,7 +181,7 @@ func (in *instance) adopt(ctx context.Context, l launcher) bool {
 	return l.probe(ctx, in.dir, in.state) == nil
 }
 
-// start starts a shared instance. A port can be taken between being chosen and being used, hence the second try.
+// start starts a shared instance. A port can be taken by a program that claims none between being chosen and being used, hence the second try.
 func (h house) start(ctx context.Context, l launcher) (*instance, error) {
 	for try := 1; ; try++ {
 		in, err := h.create(l)

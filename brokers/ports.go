@@ -7,9 +7,9 @@ import (
 	"strconv"
 )
 
-// freePorts returns n loopback ports that nobody listens on, and that no other process of this user's is given before this one ends.
+// freePorts returns n loopback ports that nobody listens on, and that no other process with the same directory of brokers is given before this one ends.
 // That nobody listens is not enough: a broker that starts opens its ports seconds after they were chosen, one that was killed wants them
-// back, and tests that run beside it choose ports meanwhile. They lie below the range that systems use for outgoing connections: a client
+// back, and tests that run beside it choose ports meanwhile. They lie below the range that Linux and macOS use for outgoing connections: a client
 // that dials a dead port of that range can be given the same port as its own and so connect to itself, and then the broker cannot come
 // back.
 func freePorts(n int) ([]int, error) {

@@ -19,7 +19,7 @@ type proxy struct {
 	conns map[net.Conn]bool
 }
 
-// newProxy listens on a free port. What target is must be told to serve.
+// newProxy listens on a free port. What target is must be told to start.
 func newProxy() (*proxy, error) {
 	ports, err := freePorts(1)
 	if err != nil {

@@ -32,7 +32,7 @@ func growBacklog() measure.Workload {
 	return measure.Workload{
 		Name: "growth-backlog", Title: "Growth: backlog of 10,000,000", Axis: "backlog",
 		Does: "More and more messages wait in a topic of 8 partitions, and are drained as by the workload kafka, in batches of 100, without order. Joining and leaving count, which is the term of CPU per " +
-			"message that grows as there are fewer messages. Memory is compared with a backlog of 100,000: a smaller one does not fill what is in flight.",
+			"message that grows as there are fewer messages. Memory is compared with a backlog of 100,000: a smaller one is over before buffers and heap have grown at all.",
 		Messages: 10_000_000, Least: 200_000, Rounds: 3,
 		Needs: measure.Needs{Kafka: true, Partitions: 8},
 		Systems: []measure.System{
