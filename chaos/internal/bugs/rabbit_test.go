@@ -188,7 +188,7 @@ func recoveryConsumer(s *stage) {
 	}
 	for _, d := range again {
 		s.receive(d)
-		s.must(d.Ack(false))
+		_ = d.Ack(false) // the broker closes the channel, whose tags were acknowledged above, perhaps before the last of these
 	}
 	s.must(conn.Close())
 }
