@@ -438,7 +438,7 @@ func TestBackoffMaxBoundsTheDefaultInitial(t *testing.T) {
 	})
 }
 
-// WaitingFor names the bound in bytes where that is what it is.
+// One message of 612 bytes with its overhead fills a bound of 500: nothing more is asked for.
 func TestWaitingForBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src := broadwaytest.NewProducer(broadway.Traits{})
@@ -454,7 +454,7 @@ func TestWaitingForBytes(t *testing.T) {
 		})
 		stop := background(t, p)
 		time.Sleep(time.Minute)
-		if st := p.Stats(); st.WaitingFor == "messages" {
+		if st := p.Stats(); st.WaitingFor != "1 unsettled messages to settle" {
 			t.Errorf("WaitingFor %q, unsettled bytes %d of %d, reporting %d", st.WaitingFor, st.UnsettledBytes, st.MaxUnsettledBytes, st.Batchers[0].Reporting)
 		}
 		_ = stop()

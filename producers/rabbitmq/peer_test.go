@@ -213,7 +213,7 @@ func (c *peerConn) serve() {
 		return
 	}
 	c.locked(func() {
-		c.method(0, 10, 10, []byte{0, 9}, longString(""), longString("PLAIN"), longString("en_US"))
+		c.method(0, 10, 10, []byte{0, 9}, longString("\x07versionS\x00\x00\x00\x054.3.0"), longString("PLAIN"), longString("en_US"))
 	})
 	for {
 		head := make([]byte, 7)
@@ -276,6 +276,8 @@ func (c *peerConn) answer(on, class, method uint16, args []byte) {
 		c.putBack(true)
 		c.tag = ""
 		c.method(on, 20, 41)
+	case [2]uint16{50, 10}:
+		c.method(on, 50, 11, args[2:3+args[2]], make([]byte, 8))
 	case [2]uint16{60, 10}:
 		c.prefetch = int(binary.BigEndian.Uint16(args[4:]))
 		if args[6] != 0 {

@@ -68,6 +68,36 @@ func TestHoweverAServerEndsASession(t *testing.T) {
 	}
 }
 
+// RabbitMQ 4 takes messages away that came back too often, unless the queue says
+// otherwise: that is told once, however often the producer connects.
+func TestAQueueThatDropsMessagesIsWarnedOfOnce(t *testing.T) {
+	for name, tt := range map[string]struct {
+		arguments rabbitmq.Table
+		warnings  int
+	}{
+		"a limit by default": {nil, 1},
+		"none":               {rabbitmq.Table{"x-delivery-limit": -1}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := newPeer(t, payloads(2)...)
+			var log logBuffer
+			p := connect(t, rabbitmq.Config{
+				URL: server.url(), Queue: "orders", Declare: &rabbitmq.QueueDeclare{Durable: true, Type: rabbitmq.Quorum, Arguments: tt.arguments},
+				Logger: slog.New(slog.NewTextHandler(&log, nil)),
+			}, 10)
+			fetch(t, p, 2)
+			server.cut()
+			ack(t, fetch(t, p, 2)...) // of the second session
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+			if n := strings.Count(log.String(), "the broker drops messages"); n != tt.warnings || p.Stats().Sessions != 2 {
+				t.Errorf("%d warnings in %d sessions, want %d:\n%s", n, p.Stats().Sessions, tt.warnings, &log)
+			}
+		})
+	}
+}
+
 // RabbitMQ 4.3 counts a reject, and a consumer that is lost, towards the delivery
 // limit, and a nack not. What was given back is counted as acquired, and is neither
 // an attempt nor a suspect; what failed is rejected, as one that counts.
